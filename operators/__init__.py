@@ -1,0 +1,30 @@
+"""Forward operators and the sparse calculus they are made of. Importing this package imports neither TensorFlow nor xarray."""
+
+import importlib
+from typing import Any
+
+if __name__ != "geoinv.operators":
+    raise ImportError("Import this package as geoinv.operators: install the project first with 'pip install .' or 'make demo'.")
+
+_HOMES = {
+    "Grid": "grid",
+    "ForwardOperator": "forward",
+    "Linearization": "forward",
+    "Chain": "forward",
+    "Stack": "forward",
+    "Sum": "forward",
+    "CSRMatrix": "sparse.csr",
+    "GravityPoisson": "gravity.poisson",
+    "GravityPrism": "gravity.prism",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geoinv.operators' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

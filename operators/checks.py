@@ -1,0 +1,82 @@
+"""Checks of what users pass in, with one message form: what is wrong, expected, given, what to do.
+
+Every check returns the value in the form the code works with (a NumPy array, a tuple), so that a caller writes
+``x = checks.finite("x", x)``. No check imports TensorFlow.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .constants import QUANTITIES, UNITS
+
+
+def invalid(name: str, given: object, expected: str, advice: str = "") -> ValueError:
+    """The one form of an error of use, ready to be raised."""
+    message = f"Invalid '{name}' {given}: must be {expected}."
+    return ValueError(f"{message} {advice}".rstrip())
+
+
+def finite(name: str, values: Any, *, dtype: Any = np.float64) -> np.ndarray:
+    """An array without NaN or infinite entries; names the first bad one."""
+    array = np.asarray(values, dtype=dtype)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        first = array.ravel()[bad[0]]
+        raise invalid(name, f"{first} at index {bad[0]}", "finite everywhere", f"{bad.size} of {array.size} values are not.")
+    return array
+
+
+def positive(name: str, values: Any) -> np.ndarray:
+    """A finite array with every entry above zero."""
+    array = finite(name, values)
+    bad = np.flatnonzero(array <= 0)
+    if bad.size:
+        raise invalid(name, f"{array.ravel()[bad[0]]:g} at index {bad[0]}", "positive", f"{bad.size} of {array.size} values are not.")
+    return array
+
+
+def increasing(name: str, values: Any) -> np.ndarray:
+    """A finite 1-D array of two or more strictly increasing entries."""
+    array = finite(name, values)
+    if array.ndim != 1 or array.size < 2:
+        raise invalid(name, f"of shape {array.shape}", "one-dimensional with two or more entries")
+    bad = np.flatnonzero(np.diff(array) <= 0)
+    if bad.size:
+        at = int(bad[0])
+        raise invalid(name, f"{array[at]:g}, {array[at + 1]:g} at index {at}", "strictly increasing")
+    return array
+
+
+def choice(name: str, given: Any, options: Sequence[Any]) -> Any:
+    """One of `options`."""
+    if given not in options:
+        raise invalid(name, repr(given), "one of " + ", ".join(map(repr, options)))
+    return given
+
+
+def shape(name: str, values: Any, expected: Sequence[int]) -> np.ndarray:
+    """An array of exactly the expected shape."""
+    array = np.asarray(values)
+    if array.shape != tuple(expected):
+        raise invalid(name, f"of shape {array.shape}", f"of shape {tuple(expected)}")
+    return array
+
+
+def unit_factor(name: str, unit: str, quantity: str) -> float:
+    """The factor to SI of a unit of the given quantity ('acceleration', 'gradient', 'density' or 'length')."""
+    return UNITS[choice(name, unit, QUANTITIES[quantity])]
+
+
+def points(name: str, coordinates: Mapping[str, Any], dims: Sequence[str]) -> np.ndarray:
+    """Named coordinates (a dict, an xarray Dataset) as one float64 array [point, axis] in the order of `dims`."""
+    missing = [dim for dim in dims if dim not in coordinates]
+    if missing:
+        raise invalid(name, f"without {', '.join(missing)}", f"a mapping with the coordinates {', '.join(dims)} in metres")
+    columns = [np.atleast_1d(finite(f"{name} {dim}", np.asarray(coordinates[dim]))) for dim in dims]
+    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
+        raise invalid(name, f"of shapes {[column.shape for column in columns]}", "one-dimensional coordinates of equal length")
+    if columns[0].size == 0:
+        raise invalid(name, "with 0 points", "at least one point")
+    return np.stack(columns, axis=1)

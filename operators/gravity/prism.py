@@ -1,0 +1,95 @@
+"""Gravity of rectangular prisms in closed form: exact and dense, for reference and for small surveys."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+
+from .. import checks
+from ..forward import ForwardOperator, Linearization, linear
+from ..grid import Grid
+from . import components as fields
+from .ground import active_cells, raise_stations
+
+#: A dense kernel larger than this is refused: the finite-difference operator needs no kernel at all.
+MAX_BYTES = 8 * 2**30
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GravityPrism(ForwardOperator):
+    """Gravity at stations of the density of a grid's cells, each a prism (choclo; Nagy et al. 2000, Fukushima 2020).
+
+    The kernel is dense: 8 bytes x stations x components x cells.
+
+    Args:
+        grid: Three-dimensional grid; the model is float64 [upward, northing, easting] in kg/m3.
+        stations: Coordinates `easting`, `northing`, `upward` in metres: a mapping or an xarray Dataset.
+        components: Of gz, gx, gy (m/s2), gzz, gxx, gyy, gxy, gxz, gyz (1/s2); z is down. Data are [station, component].
+        active: Mask of the cells that may carry density, shaped as the grid; all by default.
+
+    Raises:
+        ValueError: A grid that is not 3-D, stations outside it or more than a cell below the ground, an unknown component, a
+            gradient on the edge of a cell, or a kernel larger than 8 GB.
+    """
+
+    grid: Grid
+    stations: Mapping[str, Any]
+    components: Sequence[str] = ("gz",)
+    active: Any | None = None
+    _kernel: tf.Tensor | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "components", fields.check(self.components))
+        object.__setattr__(self, "active", active_cells(self.grid, self.active))
+        if self._kernel is None:
+            object.__setattr__(self, "_kernel", self._build())
+
+    def _build(self) -> tf.Tensor:
+        if self.grid.ndim != 3:
+            raise checks.invalid("grid", f"with {self.grid.ndim} axes", "three-dimensional")
+        size = 8 * len(self.points) * len(self.components) * self.grid.size
+        if size > MAX_BYTES:
+            raise checks.invalid("kernel", f"of {size / 2**30:.1f} GB", f"at most {MAX_BYTES / 2**30:.0f} GB", "Use GravityPoisson, which needs none.")
+        kernel = np.empty((len(self.points), len(self.components), self.grid.size))
+        for s, point in enumerate(self.points):
+            for c, component in enumerate(self.components):
+                kernel[s, c] = np.where(self.active, fields.prism_response(component, point, self.grid.edges), 0.0).ravel()
+        return tf.constant(kernel)
+
+    @functools.cached_property
+    def _placed(self) -> tuple[np.ndarray, np.ndarray]:
+        return raise_stations(self.grid, self.active, checks.points("stations", self.stations, self.grid.dims))
+
+    @property
+    def points(self) -> np.ndarray:
+        """Station positions [station, (upward, northing, easting)] as used, in metres."""
+        return self._placed[0]
+
+    @property
+    def raised(self) -> np.ndarray:
+        """How far each station was raised to the top of the staircase of cells, in metres."""
+        return self._placed[1]
+
+    @property
+    def model_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.grid.shape, tf.float64, name="density")
+
+    @property
+    def data_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec((len(self.points), len(self.components)), tf.float64, name="gravity")
+
+    def forward(self, model: tf.Tensor) -> tf.Tensor:
+        return tf.einsum("scm,m->sc", self._kernel, tf.reshape(model, [-1]))
+
+    def linearize(self, model: tf.Tensor) -> Linearization:
+        return linear(self, model, lambda w: tf.reshape(tf.einsum("scm,sc->m", self._kernel, w), self.grid.shape))
+
+    def subset(self, units: Any) -> "GravityPrism":
+        index = np.asarray(units)
+        stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
+        return dataclasses.replace(self, stations=stations, _kernel=tf.gather(self._kernel, index))

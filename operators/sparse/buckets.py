@@ -1,0 +1,35 @@
+"""Subsets of a matrix that reuse one compiled program: sizes are padded to buckets and passed as arguments."""
+
+import numpy as np
+import tensorflow as tf
+
+from .csr import CSRMatrix, Pattern
+from .product import Entries
+
+
+def bucket(size: int) -> int:
+    """The size that `size` is padded to: eight buckets to every doubling, so that at most an eighth is wasted."""
+    step = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // step) * step
+
+
+def select_rows(matrix: CSRMatrix, rows: np.ndarray) -> CSRMatrix:
+    """Some rows of a matrix, in the order given; its values stay differentiable.
+
+    Args:
+        matrix: The whole.
+        rows: [n] integer row numbers; one may appear more than once.
+    """
+    counts = np.diff(matrix.indptr)[rows]
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    places = np.arange(indptr[-1]) + np.repeat(matrix.indptr[rows] - indptr[:-1], counts)
+    pattern = Pattern(indptr, matrix.indices[places], (len(rows), matrix.shape[1]))
+    return CSRMatrix(pattern, tf.gather(matrix.values, places))
+
+
+def padded(matrix: CSRMatrix, rows: int) -> tuple[Entries, tf.Tensor]:
+    """The entries and values of a matrix, its entries padded to a bucket with zeros at (0, 0) and its rows to `rows`."""
+    extra = bucket(matrix.nnz) - matrix.nnz
+    with tf.init_scope():
+        index = [tf.constant(np.pad(part, (0, extra))) for part in (matrix.pattern.rows, matrix.indices)]
+        return Entries(*index, (rows, matrix.shape[1])), tf.pad(matrix.values, [[0, extra]])

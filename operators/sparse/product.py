@@ -1,0 +1,118 @@
+"""Products with a sparse matrix, and the one home of their derivatives.
+
+A matrix A(v) has a static pattern of entries (i_k, j_k) and values v_k. Three bilinear maps are closed under
+differentiation (g is the cotangent of the result; a bar is the complex conjugate, as in TensorFlow's convention, which
+is the adjoint in ``<a, b> = Re sum(conj(a) b)``):
+
+    product             Y = A(v) X                      dv = sampled(g, X_bar)    dX = transposed(v_bar, g)
+    transposed product  X = A(v)^T Y                    dv = sampled(Y_bar, g)    dY = product(v_bar, g)
+    sampled product     v_k = sum_c Y[i_k, c] X[j_k, c] dY = product(g, X_bar)    dX = transposed(g, Y_bar)
+
+Each gradient is written with the other two, so derivatives of every order and in every mode are exact. Each map computes
+on stopped inputs: TensorFlow then never differentiates the loops inside, and no intermediate crosses an XLA boundary.
+Columns are taken in blocks, so that nothing of size entries x columns is formed beyond `BLOCK_BYTES`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+#: Memory for the intermediate of size entries x columns of one block, in bytes; one column is always taken.
+BLOCK_BYTES = 64 * 2**20
+
+
+class Entries(NamedTuple):
+    """The pattern of a matrix as tensors: an argument of compiled functions, never a captured constant.
+
+    Args:
+        rows: [nnz] int32 row of each entry. Padding entries may point anywhere if their values are zero.
+        columns: [nnz] int32 column of each entry.
+        shape: Numbers of rows and columns.
+    """
+
+    rows: tf.Tensor
+    columns: tf.Tensor
+    shape: tuple[int, int]
+
+
+def product(entries: Entries, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """A(values) x: [columns, k] to [rows, k], differentiable in `values` [nnz] and `x`, of one dtype."""
+
+    @tf.custom_gradient
+    def evaluate(values: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return sampled_product(entries, g, _conj(x)), transposed_product(entries, _conj(values), g)
+
+        return _scatter(entries.rows, entries.columns, entries.shape[0], values, x), gradient
+
+    return evaluate(values, x)
+
+
+def transposed_product(entries: Entries, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """A(values)^T y, without conjugation: [rows, k] to [columns, k], differentiable in `values` [nnz] and `y`."""
+
+    @tf.custom_gradient
+    def evaluate(values: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return sampled_product(entries, _conj(y), g), product(entries, _conj(values), g)
+
+        return _scatter(entries.columns, entries.rows, entries.shape[1], values, y), gradient
+
+    return evaluate(values, y)
+
+
+def sampled_product(entries: Entries, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """``y x^T`` at the entries of the pattern, without conjugation: [rows, k] and [columns, k] to [nnz]; differentiable in both."""
+
+    @tf.custom_gradient
+    def evaluate(y: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return product(entries, g, _conj(x)), transposed_product(entries, g, _conj(y))
+
+        return _sample(entries, y, x), gradient
+
+    return evaluate(y, x)
+
+
+def _conj(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.math.conj(tensor) if tensor.dtype.is_complex else tensor
+
+
+def _scatter(targets: tf.Tensor, sources: tf.Tensor, size: int, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """``out[targets_k] += values_k x[sources_k]``, block of columns by block of columns."""
+
+    def block(part: tf.Tensor) -> tf.Tensor:
+        return tf.math.unsorted_segment_sum(values[:, tf.newaxis] * tf.gather(part, sources), targets, size)
+
+    width = _block_width(values.shape[0], values.dtype)
+    columns = x.shape[1]
+    if columns is not None and columns <= width:
+        return block(x)
+    results = tf.map_fn(block, _split(x, width), fn_output_signature=tf.TensorSpec([size, width], x.dtype))
+    return tf.reshape(tf.transpose(results, [1, 0, 2]), [size, -1])[:, : columns if columns is not None else tf.shape(x)[1]]
+
+
+def _sample(entries: Entries, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """``sum_c y[rows_k, c] x[columns_k, c]``, block of columns by block of columns."""
+
+    def block(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.gather(left, entries.rows) * tf.gather(right, entries.columns), axis=1)
+
+    width = _block_width(entries.rows.shape[0], x.dtype)
+    if x.shape[1] is not None and x.shape[1] <= width:
+        return block(y, x)
+    start = tf.zeros(tf.shape(entries.rows), x.dtype)
+    return tf.foldl(lambda total, parts: total + block(*parts), (_split(y, width), _split(x, width)), initializer=start)
+
+
+def _block_width(count: int | None, dtype: tf.DType) -> int:
+    """How many columns fit the memory budget."""
+    return max(1, BLOCK_BYTES // (max(count or 1, 1) * dtype.size))
+
+
+def _split(x: tf.Tensor, width: int) -> tf.Tensor:
+    """[n, k] as blocks [blocks, n, width] of columns, the last padded with zeros."""
+    columns = x.shape[1] if x.shape[1] is not None else tf.shape(x)[1]
+    padded = tf.pad(x, [[0, 0], [0, -columns % width]])
+    return tf.transpose(tf.reshape(padded, [x.shape[0], -1, width]), [1, 0, 2])
