@@ -6,13 +6,14 @@ project, ``<a, b> = Re sum(conj(a) b)`` over the ravelled leaves, and `Lineariza
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
 from scipy.sparse.linalg import LinearOperator
+from tensorflow.python.eager import record
 
 from . import checks
 
@@ -41,6 +42,39 @@ def _conform_leaf(name: str, leaf: Any, spec: tf.TensorSpec) -> tf.Tensor:
     if not tensor.shape.is_compatible_with(spec.shape):
         raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {tuple(spec.shape)}")
     return tensor
+
+
+def differentiable(
+    function: Callable[..., tf.Tensor],
+    pullback: Callable[[tuple[tf.Tensor, ...], tf.Tensor], Sequence[tf.Tensor]],
+    pushforward: Callable[[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]], tf.Tensor],
+    *inputs: tf.Tensor,
+) -> tf.Tensor:
+    """``function(*inputs)``, one tensor, whose derivatives are the ones given here, in eager, tf.function and XLA alike.
+
+    `tf.custom_gradient` alone is not enough: under tf.function a ForwardAccumulator looks inside it, at the plain operations.
+    So nothing inside is recorded, and one record with both rules is made for tapes and accumulators; the custom gradient
+    serves the symbolic gradient of a whole tf.function, which does not see records.
+
+    Args:
+        function: The primal; never differentiated itself.
+        pullback: (inputs, cotangent) to one cotangent for each input; itself made of differentiable functions.
+        pushforward: (inputs, tangents) to the tangent of the result; itself made of differentiable functions.
+        inputs: Float or complex tensors.
+    """
+
+    @tf.custom_gradient
+    def evaluate(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        return function(*inputs), lambda cotangent: tuple(pullback(inputs, cotangent))
+
+    with record.stop_recording():
+        output = evaluate(*inputs)
+    record.record_operation(
+        "Differentiable", [output], list(inputs),
+        lambda cotangent: list(pullback(inputs, cotangent)),
+        lambda *tangents: [pushforward(inputs, tangents)],
+    )  # fmt: skip
+    return output
 
 
 @final

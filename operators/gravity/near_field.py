@@ -25,9 +25,10 @@ BLOCK = 16
 def radius(tolerance: float) -> float:
     """Half-width of the window, in the largest cell size around the station, for an error of `tolerance` of the peak.
 
-    The error of single cells of uniform grids measured against prisms is 0.05 at 3 cells and falls with the 5th power.
+    Measured on uniform grids against prisms (tests/test_gravity_accuracy.py): with 3.5 cells every component is within 1e-2 of
+    the peak for blocks, layers and random models, and the error falls with the 5th power of the window.
     """
-    return max(2.0, 3.0 * (0.05 / tolerance) ** 0.2)
+    return 3.5 * (1e-2 / tolerance) ** 0.2
 
 
 def windows(grid: Grid, points: np.ndarray, cells: float) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -8,15 +8,15 @@ is the adjoint in ``<a, b> = Re sum(conj(a) b)``):
     transposed product  X = A(v)^T Y                    dv = sampled(Y_bar, g)    dY = product(v_bar, g)
     sampled product     v_k = sum_c Y[i_k, c] X[j_k, c] dY = product(g, X_bar)    dX = transposed(g, Y_bar)
 
-Each gradient is written with the other two, so derivatives of every order and in every mode are exact. Each map computes
-on stopped inputs: TensorFlow then never differentiates the loops inside, and no intermediate crosses an XLA boundary.
-Columns are taken in blocks, so that nothing of size entries x columns is formed beyond `BLOCK_BYTES`.
+Each gradient is written with the other two, and each tangent, by the product rule, with the map itself; so derivatives of
+every order and in every mode are exact, and TensorFlow never differentiates the loops inside. Columns are taken in blocks, so that nothing of size entries x columns is formed beyond `BLOCK_BYTES`.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
+
+from ..forward import differentiable
 
 #: Memory for the intermediate of size entries x columns of one block, in bytes; one column is always taken.
 BLOCK_BYTES = 64 * 2**20
@@ -38,41 +38,32 @@ class Entries(NamedTuple):
 
 def product(entries: Entries, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """A(values) x: [columns, k] to [rows, k], differentiable in `values` [nnz] and `x`, of one dtype."""
-
-    @tf.custom_gradient
-    def evaluate(values: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return sampled_product(entries, g, _conj(x)), transposed_product(entries, _conj(values), g)
-
-        return _scatter(entries.rows, entries.columns, entries.shape[0], values, x), gradient
-
-    return evaluate(values, x)
+    return differentiable(
+        lambda v, x: _scatter(entries.rows, entries.columns, entries.shape[0], v, x),
+        lambda at, g: (sampled_product(entries, g, _conj(at[1])), transposed_product(entries, _conj(at[0]), g)),
+        lambda at, d: product(entries, d[0], at[1]) + product(entries, at[0], d[1]),
+        values, x,
+    )  # fmt: skip
 
 
 def transposed_product(entries: Entries, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """A(values)^T y, without conjugation: [rows, k] to [columns, k], differentiable in `values` [nnz] and `y`."""
-
-    @tf.custom_gradient
-    def evaluate(values: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return sampled_product(entries, _conj(y), g), product(entries, _conj(values), g)
-
-        return _scatter(entries.columns, entries.rows, entries.shape[1], values, y), gradient
-
-    return evaluate(values, y)
+    return differentiable(
+        lambda v, y: _scatter(entries.columns, entries.rows, entries.shape[1], v, y),
+        lambda at, g: (sampled_product(entries, _conj(at[1]), g), product(entries, _conj(at[0]), g)),
+        lambda at, d: transposed_product(entries, d[0], at[1]) + transposed_product(entries, at[0], d[1]),
+        values, y,
+    )  # fmt: skip
 
 
 def sampled_product(entries: Entries, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """``y x^T`` at the entries of the pattern, without conjugation: [rows, k] and [columns, k] to [nnz]; differentiable in both."""
-
-    @tf.custom_gradient
-    def evaluate(y: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return product(entries, g, _conj(x)), transposed_product(entries, g, _conj(y))
-
-        return _sample(entries, y, x), gradient
-
-    return evaluate(y, x)
+    return differentiable(
+        lambda y, x: _sample(entries, y, x),
+        lambda at, g: (product(entries, g, _conj(at[1])), transposed_product(entries, g, _conj(at[0]))),
+        lambda at, d: sampled_product(entries, d[0], at[1]) + sampled_product(entries, at[0], d[1]),
+        y, x,
+    )  # fmt: skip
 
 
 def _conj(tensor: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,118 @@
+"""The command line. Everything heavy is imported inside the commands, so that help answers at once."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geoinv import __version__
+
+if TYPE_CHECKING:
+    from geoinv.config import Config
+
+#: Exit codes besides 0.
+MISUSE, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    help="Invert geophysical surveys with operators that TensorFlow differentiates.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="TOML file; 'geoinv init gravity' prints one to start from.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Replace an option of the config; may be repeated.", show_default=False),
+]
+
+
+def main() -> None:
+    """Run the command line; a mistake of use ends in one line on standard error and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(MISUSE)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {_one_line(message)}", file=sys.stderr)
+
+
+def _load(path: Path, overrides: list[str] | None) -> "Config":
+    from geoinv.config import load
+
+    return load(path, overrides or [])
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"geoinv {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def check(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Check a config and its data; computes nothing."""
+    settings = _load(config, overrides)
+    from geoinv import gravity_job
+
+    for line in gravity_job.check(settings):
+        print(line)
+
+
+@app.command()
+def invert(
+    config: ConfigPath,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; CONFIG's name and '-output' by default.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
+) -> None:
+    """Invert a survey and write the model, its fit and a report. Ctrl-C keeps the result so far."""
+    settings = _load(config, overrides)
+    directory = output or Path(f"{config.stem}-output")
+    from geoinv import rundir
+
+    rundir.prepare(directory, overwrite=overwrite)
+    from rich.console import Console
+
+    from geoinv import gravity_job
+
+    summary = gravity_job.invert(settings, directory, overwrite=overwrite, console=Console())
+    print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
+    if summary["status"] == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="Output directory of 'geoinv invert'.", show_default=False)]) -> None:
+    """Draw the figures and the report of an output directory anew."""
+    from geoinv.report import write
+
+    print(write(directory))
+
+
+@app.command()
+def init(kind: Annotated[str, typer.Argument(help="What to invert: gravity.", show_default=False)]) -> None:
+    """Print a commented config with every option and its default."""
+    from geoinv.config import template
+    from geoinv.operators import checks
+
+    checks.choice("kind", kind, ["gravity"])
+    print(template(), end="")
+
+
+if __name__ == "__main__":
+    main()

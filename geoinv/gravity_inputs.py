@@ -1,0 +1,211 @@
+"""What a gravity inversion starts from, read and checked as its config says: survey, grid, ground and bounds.
+
+Nothing here imports TensorFlow, so that `geoinv check` answers quickly.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import xarray
+
+from geoinv.datasets import csv, netcdf, projection, topography, trend, ubc
+from geoinv.datasets import survey as surveys
+from geoinv.operators import checks
+from geoinv.operators.gravity.ground import raise_stations
+from geoinv.operators.grid import Grid
+
+from .config import Config
+
+#: Cells between the outermost stations and the edge of the grid.
+MARGIN_CELLS = 3
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything an inversion needs but the operator.
+
+    Args:
+        survey: Observed data in SI, with uncertainties, reduced and without the trend as asked for.
+        grid: The model's cells.
+        active: Cells below the ground.
+        raised: How far each station is raised to the staircase of cells, in metres.
+        lower, upper: Bounds of each active cell, kg/m3; infinite where none.
+        warnings: What a user should know, a line each.
+    """
+
+    survey: xarray.Dataset
+    grid: Grid
+    active: np.ndarray
+    raised: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    warnings: tuple[str, ...]
+
+
+def load(config: Config) -> Inputs:
+    """Read and check all inputs; warnings are collected, not shown.
+
+    Raises:
+        ValueError: Anything wrong with the files, the data, the grid or the bounds.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        survey = read_survey(config)
+        ground = _ground(config, survey)
+        grid = _grid(config, survey, ground)
+        active = _active(config, grid, survey, ground)
+        _, raised = raise_stations(grid, active, checks.points("stations", survey, grid.dims))
+        lower, upper = (_bound(config, name, grid, active) for name in ("lower", "upper"))
+    crossed = np.flatnonzero(~(lower < upper))
+    if crossed.size:
+        at = crossed[0]
+        raise checks.invalid("bounds", f"lower {lower[at]:g}, upper {upper[at]:g} kg/m3 at active cell {at}", "crossed nowhere: lower < upper")
+    return Inputs(survey, grid, active, raised, lower, upper, tuple(str(warning.message) for warning in caught))
+
+
+def describe(inputs: Inputs) -> list[str]:
+    """What was read, in lines for a person."""
+    survey, grid = inputs.survey, inputs.grid
+    observed, uncertainty = (survey[name].values[:, 0] * 1e5 for name in ("observed", "uncertainty"))
+    sizes = " x ".join(f"{widths.min():g}" if np.isclose(widths.min(), widths.max()) else f"{widths.min():g}-{widths.max():g}" for widths in grid.widths)
+    count = int((inputs.raised > 0).sum())
+    return [
+        f"survey: {survey.sizes['station']} stations, {observed.min():.4g} to {observed.max():.4g} mGal, "
+        f"uncertainty {uncertainty.min():.3g} to {uncertainty.max():.3g} mGal",
+        f"grid: {' x '.join(map(str, grid.shape))} cells of {sizes} m (upward, northing, easting), {int(inputs.active.sum())} of {grid.size} active",
+        f"ground: {count} stations raised to the top of their cell, by {inputs.raised.max():.3g} m at most" if count else "ground: no station raised",
+        *(line for line in survey.attrs.get("history", "").splitlines() if line),
+    ]
+
+
+def read_survey(config: Config) -> xarray.Dataset:
+    """The survey of the config's [data], in SI, validated and with uncertainties."""
+    data = config.data
+    survey = _read(config)
+    if data.height:
+        survey = survey.assign_coords(upward=survey["upward"] + data.height)
+        survey = surveys.add_history(survey, f"{data.height:g} m added to the height of every station")
+    if data.reduction != "none":
+        survey = _reduce(survey, data.reduction, data.bouguer_density)
+    if data.uncertainty_floor is not None or data.uncertainty_relative:
+        floor = (data.uncertainty_floor or 0.0) * checks.unit_factor("data.units", data.units, "acceleration")
+        survey = surveys.assign_uncertainty(survey, floor=floor, relative=data.uncertainty_relative)
+    elif not survey["uncertainty"].values.all():
+        zeros = int((survey["uncertainty"].values == 0).sum())
+        raise checks.invalid("uncertainty", f"zero or not given at {zeros} of {survey.sizes['station']} stations", "positive",
+                             "Give data.uncertainty_floor in the file's units.")  # fmt: skip
+    if data.trend_degree is not None and data.trend == "remove":
+        survey, _ = trend.remove_trend(survey, data.trend_degree)
+    return surveys.validate(survey)
+
+
+def _read(config: Config) -> xarray.Dataset:
+    data = config.data
+    suffix = Path(data.file).suffix.lower()
+    form = data.format if data.format != "auto" else {".nc": "netcdf", ".nc4": "netcdf", ".obs": "ubc", ".grv": "ubc"}.get(suffix, "csv")
+    if form == "netcdf":
+        return netcdf.read(data.file)
+    if form == "ubc":
+        return ubc.read_observations(data.file, units=data.units, positive=data.positive, crs=data.crs or "")
+    named = {name: column for name, column in data.columns if column is not None}
+    return csv.read_csv(data.file, columns=named or None, units=data.units, positive=data.positive, crs=data.crs or "")
+
+
+def _reduce(survey: xarray.Dataset, reduction: str, density: float) -> xarray.Dataset:
+    """Absolute gravity less normal gravity at the station, and for 'bouguer' less that of a slab below it."""
+    crs = survey.attrs.get("crs")
+    if not crs:
+        raise checks.invalid("data.crs", "''", "the projected system of the stations: normal gravity needs their latitude")
+    _, latitude = projection.unproject(survey["easting"].values, survey["northing"].values, crs)
+    height = survey["upward"].values
+    values = projection.normal_gravity_disturbance(latitude, height, survey["observed"].values[:, 0])
+    line = "normal gravity of WGS84 at the height of each station subtracted"
+    if reduction == "bouguer":
+        values = values - projection.bouguer_slab(height, density)
+        line += f"; Bouguer slab of {density:g} kg/m3 subtracted"
+    return surveys.add_history(survey.assign(observed=(("station", "component"), values[:, None])), line)
+
+
+def _ground(config: Config, survey: xarray.Dataset) -> topography.Topography | None:
+    options = config.topography
+    if options.source == "stations":
+        return topography.from_survey(survey)
+    if options.source == "flat":
+        return None
+    crs = options.crs or survey.attrs.get("crs", "")
+    path = str(options.file)
+    if Path(path).suffix.lower() in (".nc", ".nc4", ".grd"):
+        return topography.read_grid(path, crs=crs)
+    named = {name: column for name, column in options.columns if column is not None}
+    return topography.read_points(path, columns=named or None, crs=crs)
+
+
+def _grid(config: Config, survey: xarray.Dataset, ground: topography.Topography | None) -> Grid:
+    options = config.grid
+    if options.file is not None:
+        return ubc.read_mesh(options.file)
+    assert options.spacing is not None  # the config checks it
+    vertical, *horizontal = options.spacing
+    plane = []
+    for name, size in zip(("northing", "easting"), horizontal, strict=True):
+        values = survey[name].values
+        margin = MARGIN_CELLS * size if options.margin is None else options.margin
+        count = max(int(np.ceil((np.ptp(values) + 2 * margin) / size)), 2)
+        start = (values.min() + values.max() - count * size) / 2
+        plane.append(start + size * np.arange(count + 1))
+    lowest = float(survey["upward"].values.min())
+    depth = options.depth or min(np.ptp(edges) for edges in plane) / 2
+    top = _top(options.top, vertical, survey, ground, plane)
+    return Grid((_layers(top, lowest - options.uniform_depth, lowest - depth, vertical, options.growth), *plane))
+
+
+def _top(given: float | None, vertical: float, survey: xarray.Dataset, ground: topography.Topography | None, plane: list[np.ndarray]) -> float:
+    if given is not None:
+        return given
+    upward = survey["upward"].values
+    if ground is None:
+        return float(upward.min())
+    north, east = ((edges[1:] + edges[:-1]) / 2 for edges in plane)
+    return float(np.ceil(ground.elevation(east, north[:, None]).max() / vertical) * vertical)
+
+
+def _layers(top: float, uniform_to: float, bottom: float, thickness: float, growth: float) -> np.ndarray:
+    """Edges, upwards, of layers of one thickness down to `uniform_to` and growing ones below, to `bottom` or just beyond."""
+    edges = [top]
+    while edges[-1] > bottom + 1e-9 * thickness:
+        if edges[-1] < uniform_to + 1e-9 * thickness:
+            thickness *= growth
+        edges.append(edges[-1] - thickness)
+    return np.array(edges[::-1])
+
+
+def _active(config: Config, grid: Grid, survey: xarray.Dataset, ground: topography.Topography | None) -> np.ndarray:
+    if ground is None:
+        return np.ones(grid.shape, dtype=bool)
+    points = checks.points("stations", survey, grid.dims)
+    below = ground.elevation(survey["easting"].values, survey["northing"].values) - points[:, 0]
+    cell = grid.widths[0][grid.cell_index(points)[:, 0]]
+    if (below > cell).any():
+        at = int(np.argmax(below - cell))
+        raise checks.invalid("stations", f"with {int((below > cell).sum())} more than a cell below the ground, the deepest (index {at}) by {below[at]:.4g} m",
+                             f"at most one cell ({cell[at]:g} m) below the topography", "Check the heights, their datum and the topography.")  # fmt: skip
+    inside = grid.contains(np.column_stack([np.full(len(points), grid.centers[0][0]), points[:, 1:]]))
+    honoured = survey.isel(station=np.flatnonzero(inside)) if inside.any() else None
+    return topography.active_cells(grid, ground.on_columns(grid), honoured)
+
+
+def _bound(config: Config, name: str, grid: Grid, active: np.ndarray) -> np.ndarray:
+    given = getattr(config.bounds, name)
+    if given is None:
+        given = -np.inf if name == "lower" else np.inf
+    if not isinstance(given, str):
+        return np.full(int(active.sum()), float(given))
+    if Path(given).suffix.lower() in (".nc", ".nc4"):
+        values = netcdf.read(given)["density"].transpose(*grid.dims).values
+    else:
+        values = ubc.read_model(given, grid)
+    return checks.finite(f"bounds.{name}", checks.shape(f"bounds.{name}", values, grid.shape)[active])

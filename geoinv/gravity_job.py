@@ -1,0 +1,203 @@
+"""The gravity job: from a config to a directory of results."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoinv.datasets import survey as surveys
+from geoinv.datasets import trend
+
+from . import gravity_inputs, rundir
+from .config import Config
+from .console import IterationTable, progress
+from .gravity_inputs import Inputs
+
+if TYPE_CHECKING:
+    import xarray
+    from rich.console import Console
+
+    from geoinv.operators.forward import ForwardOperator
+
+    from .inversion import Outcome, Problem
+
+MGAL = 1e5  # mGal in one m/s2
+
+
+def check(config: Config) -> list[str]:
+    """Read and check everything a config names; computes nothing and does not import TensorFlow.
+
+    Raises:
+        ValueError: Anything wrong.
+    """
+    inputs = gravity_inputs.load(config)
+    return [*gravity_inputs.describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+
+
+def invert(config: Config, output: Path, *, overwrite: bool = False, console: "Console", true_density: np.ndarray | None = None) -> dict[str, Any]:
+    """Invert a survey and write the results.
+
+    Args:
+        config: The options.
+        output: Directory to write.
+        overwrite: Replace the results of an earlier run.
+        console: Where progress is shown.
+        true_density: The known model of a synthetic survey, kg/m3 on the grid, to be compared in the report.
+
+    Returns:
+        The summary, as written to summary.json.
+
+    Raises:
+        ValueError: Anything wrong with the inputs or the output directory; nothing is written then.
+    """
+    began = time.perf_counter()
+    rundir.prepare(output, overwrite=overwrite)
+    inputs = gravity_inputs.load(config)
+    for line in check_lines(inputs):
+        console.print(line, highlight=False, soft_wrap=True)
+    fitted, held = surveys.split_holdout(inputs.survey, config.inversion.holdout, config.seed)
+    operator = build_operator(config, inputs, console)
+    problem = build_problem(config, inputs, operator, fitted, console)
+    outcome = _run(config, problem, console)
+    predicted = operator.forward(outcome.last.model).numpy()
+    summary = _summary(config, inputs, outcome, predicted, fitted, held, time.perf_counter() - began)
+    model, data = _results(config, inputs, outcome, predicted, held, true_density)
+    rundir.write(output, config=config, model=model, predicted=data, history=[each.record() for each in outcome.iterates], summary=summary)
+    _export(config, inputs, model, output)
+    with progress(console, "figures and report"):
+        from .report import write
+
+        write(output)
+    return summary
+
+
+def check_lines(inputs: Inputs) -> list[str]:
+    """What was read, and what to know about it."""
+    return [*gravity_inputs.describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+
+
+def build_operator(config: Config, inputs: Inputs, console: "Console") -> "ForwardOperator":
+    """Gravity of a vector of densities of the active cells, and of a trend's coefficients (mGal) if they are solved for."""
+    from geoinv.operators.gravity.poisson import GravityPoisson
+    from geoinv.operators.gravity.prism import GravityPrism
+
+    from .maps import ActiveCells, WithTrend
+
+    with progress(console, "forward operator"):
+        if config.operator.kind == "prism":
+            physics: ForwardOperator = GravityPrism(inputs.grid, inputs.survey, active=inputs.active)
+        else:
+            physics = GravityPoisson(inputs.grid, inputs.survey, tolerance=config.operator.tolerance, active=inputs.active)
+    operator: ForwardOperator = physics @ ActiveCells(inputs.active)
+    if config.data.trend == "solve" and config.data.trend_degree is not None:
+        terms = trend.trend_matrix(inputs.survey["easting"].values, inputs.survey["northing"].values, config.data.trend_degree)
+        operator = WithTrend(operator, terms[:, None, :] / MGAL)
+    return operator
+
+
+def build_problem(config: Config, inputs: Inputs, operator: "ForwardOperator", fitted: np.ndarray, console: "Console") -> "Problem":
+    """The inverse problem of the stations that are fitted."""
+    import tensorflow as tf
+
+    from .inversion import Problem
+    from .misfit import L2, Huber
+    from .regularization import small_and_smooth
+    from .weighting import depth_weights, probed_diagonal, sensitivity_weights
+
+    part = operator.subset(fitted)
+    observed, uncertainty = (inputs.survey[name].values[fitted] for name in ("observed", "uncertainty"))
+    size = int(inputs.active.sum())
+    at = part.linearize(tf.zeros(part.model_spec.shape, tf.float64))
+    with progress(console, "sensitivities"):
+        diagonal = probed_diagonal(lambda w: at.vjp(w / uncertainty), uncertainty.shape, seed=config.seed)
+    options = config.regularization
+    weights = {
+        "sensitivity": lambda: sensitivity_weights(diagonal[:size], inputs.grid.volumes[inputs.active]),
+        "depth": lambda: depth_weights(inputs.grid, inputs.active, exponent=options.depth_exponent),
+        "none": lambda: None,
+    }[options.weighting]()
+    regularization = small_and_smooth(
+        inputs.grid, inputs.active,
+        smallness=options.smallness, smoothness=options.smoothness, reference=options.reference, weights=weights,
+    )  # fmt: skip
+    extra = part.model_spec.shape[0] - size
+    return Problem(
+        operator=part,
+        observed=tf.constant(observed),
+        uncertainty=tf.constant(uncertainty),
+        regularization=regularization.extended(extra) if extra else regularization,
+        misfit=Huber(config.inversion.huber_threshold) if config.inversion.misfit == "huber" else L2(),
+        lower=np.pad(inputs.lower, (0, extra), constant_values=-np.inf),
+        upper=np.pad(inputs.upper, (0, extra), constant_values=np.inf),
+        preconditioner=diagonal,
+    )
+
+
+def _run(config: Config, problem: "Problem", console: "Console") -> "Outcome":
+    from .inversion import Settings, run
+
+    options = config.inversion
+    names = ("target_chi2", "max_iterations", "trade_off_ratio", "cooling_factor", "cooling_every", "cg_iterations", "cg_tolerance", "stagnation")
+    settings = Settings(**{name: getattr(options, name) for name in names}, seed=config.seed)
+    with IterationTable(console) as table:
+        return run(problem, settings, lambda iterate: table.add(iterate.record()))
+
+
+def _summary(
+    config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, fitted: np.ndarray, held: np.ndarray, seconds: float
+) -> dict[str, Any]:
+    residual = (predicted - inputs.survey["observed"].values)[:, 0] * MGAL
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "iterations": outcome.last.iteration,
+        "chi2": outcome.last.chi2,
+        "rms": float(np.sqrt(np.mean(residual[fitted] ** 2))),
+        "residual_std": float(np.std(residual[fitted])),
+        "rms_unit": "mGal",
+        "holdout_rms": float(np.sqrt(np.mean(residual[held] ** 2))) if held.size else None,
+        "holdout_mad": float(1.4826 * np.median(np.abs(residual[held] - np.median(residual[held])))) if held.size else None,
+        "seconds": seconds,
+        "peak_memory_bytes": rundir.peak_memory_bytes(),
+        "n_data": int(fitted.size),
+        "n_holdout": int(held.size),
+        "n_model": int(outcome.last.model.shape[0]),
+        "n_raised": int((inputs.raised > 0).sum()),
+        "raised_max_m": float(inputs.raised.max()),
+        "trend_coefficients_mGal": outcome.last.model.numpy()[int(inputs.active.sum()) :].tolist(),
+        "versions": rundir.versions(),
+        "seeds": {"seed": config.seed},
+        "sha256": {config.data.file: rundir.sha256(config.data.file)},
+        "warnings": list(inputs.warnings),
+    }
+
+
+def _results(
+    config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, held: np.ndarray, true_density: np.ndarray | None
+) -> tuple["xarray.Dataset", "xarray.Dataset"]:
+    density = np.full(inputs.grid.shape, np.nan)
+    density[inputs.active] = outcome.last.model.numpy()[: int(inputs.active.sum())]
+    model = inputs.grid.to_xarray(density, name="density", units="kg/m3").to_dataset()
+    model.attrs |= {"crs": inputs.survey.attrs.get("crs", ""), **model["density"].attrs}
+    if true_density is not None:
+        model["true_density"] = inputs.grid.to_xarray(np.asarray(true_density), name="true_density", units="kg/m3")
+    flags = np.zeros(inputs.survey.sizes["station"], dtype=np.int8)
+    flags[held] = 1
+    data = inputs.survey.assign(
+        predicted=(("station", "component"), predicted),
+        holdout=("station", flags),
+        raised=("station", inputs.raised, {"units": "m"}),
+    )
+    return model, data
+
+
+def _export(config: Config, inputs: Inputs, model: "xarray.Dataset", output: Path) -> None:
+    from geoinv.datasets import ubc, vtk
+
+    density = model["density"].values
+    if config.output.vtk:
+        vtk.write_vtr(output / "model.vtr", inputs.grid, {name: model[name].values for name in model.data_vars})
+    if config.output.ubc:
+        ubc.write_mesh(output / "model.msh", inputs.grid)
+        ubc.write_model(output / "model.den", inputs.grid, density)

@@ -1,0 +1,273 @@
+r"""Regularised inversion by projected Gauss-Newton.
+
+.. math:: \min_{l \le m \le u} \; \phi_d(m) + \beta \, \phi_m(m)
+
+for a trade-off parameter beta that starts large and cools until the data are fitted to their uncertainties. One iteration
+linearises the operator, solves the normal equations on the cells that are free to move by preconditioned conjugate gradients,
+with products of J and its transpose only, and projects the step onto the bounds (Nocedal & Wright 2006, sections 7.1 and 16.7).
+
+`iterate` is a generator of iterates, each a pure function of the one before; `run` owns counting, stopping and interruption.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import tensorflow as tf
+
+from geoinv.operators import checks
+from geoinv.operators.forward import ForwardOperator, Linearization
+
+from .misfit import L2, Misfit
+from .optimize import conjugate_gradients, free_cells, largest_eigenvalue
+from .regularization import Regularization
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is inverted.
+
+    Args:
+        operator: Maps a float64 vector [n] to data.
+        observed, uncertainty: Structured as the operator's data, in its units; uncertainties positive.
+        regularization: phi_m of a vector [n].
+        misfit: phi_d of residuals over uncertainties.
+        lower, upper: Bounds [n], or numbers.
+        start: First model [n]; the reference by default, moved inside the bounds.
+        preconditioner: An estimate of diag(J^T W J), W the inverse variances, [n]; without it only phi_m preconditions.
+
+    Raises:
+        ValueError: Shapes that do not fit, uncertainties not positive, bounds crossed.
+    """
+
+    operator: ForwardOperator
+    observed: tf.Tensor
+    uncertainty: tf.Tensor
+    regularization: Regularization
+    misfit: Misfit = L2()
+    lower: np.ndarray | float = -math.inf
+    upper: np.ndarray | float = math.inf
+    start: np.ndarray | None = None
+    preconditioner: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape, size = self.operator.data_spec.shape, self.operator.model_spec.shape[0]
+        checks.positive("uncertainty", checks.shape("uncertainty", self.uncertainty, shape))
+        checks.finite("observed", checks.shape("observed", self.observed, shape))
+        lower, upper = (np.broadcast_to(np.asarray(bound, float), (size,)) for bound in (self.lower, self.upper))
+        crossed = np.flatnonzero(~(lower < upper))
+        if crossed.size:
+            at = int(crossed[0])
+            raise checks.invalid("bounds", f"lower {lower[at]:g}, upper {upper[at]:g} at cell {at}", "crossed nowhere: lower < upper")
+        start = self.regularization.reference if self.start is None else tf.convert_to_tensor(self.start, tf.float64)
+        object.__setattr__(self, "lower", tf.constant(lower))
+        object.__setattr__(self, "upper", tf.constant(upper))
+        object.__setattr__(self, "start", tf.clip_by_value(start, self.lower, self.upper))
+
+    def residual(self, predicted: tf.Tensor) -> tf.Tensor:
+        """(predicted - observed) / uncertainty."""
+        return (predicted - self.observed) / self.uncertainty
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """How the model is sought and when the search stops; the config's [inversion] says what each means."""
+
+    target_chi2: float = 1.0
+    max_iterations: int = 20
+    trade_off_ratio: float = 10.0
+    cooling_factor: float = 3.0
+    cooling_every: int = 1
+    cg_iterations: int = 30
+    cg_tolerance: float = 1e-2
+    stagnation: float = 1e-3
+    seed: int = 0
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """One model of the sequence, and how it came about. phi_d and chi2 are of this model; chi2 is never reweighted."""
+
+    iteration: int
+    model: tf.Tensor
+    predicted: tf.Tensor
+    phi_d: float
+    chi2: float
+    phi_m: float
+    trade_off: float
+    cg_iterations: int
+    seconds: float
+
+    def record(self) -> dict[str, float]:
+        """The numbers of a row of the history."""
+        names = ("iteration", "phi_d", "chi2", "phi_m", "trade_off", "cg_iterations", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Where the search ended and why: status is 'converged', 'stagnated', 'iteration-limit' or 'interrupted'."""
+
+    status: str
+    reason: str
+    iterates: tuple[Iterate, ...]
+
+    @property
+    def last(self) -> Iterate:
+        """The model that is kept."""
+        return self.iterates[-1]
+
+
+def run(problem: Problem, settings: Settings | None = None, report: Callable[[Iterate], None] = lambda _: None) -> Outcome:
+    """Invert until the target, stagnation, the iteration limit, or an interruption from the keyboard.
+
+    Args:
+        problem: What is inverted.
+        settings: How.
+        report: Called with each iterate.
+
+    Raises:
+        ValueError: The operator gave data that are not finite.
+    """
+    settings = settings or Settings()
+    history: list[Iterate] = []
+    try:
+        for iterate_ in iterate(problem, settings):
+            history.append(iterate_)
+            report(iterate_)
+            ended = _ended(history, settings, problem)
+            if ended:
+                return Outcome(*ended, tuple(history))
+    except KeyboardInterrupt:
+        if not history:
+            raise
+        return Outcome("interrupted", f"Interrupted after iteration {history[-1].iteration}; this is the model of that iteration.", tuple(history))
+    raise AssertionError("iterate never ends by itself")
+
+
+def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
+    """The endless sequence of iterates, from the start model on."""
+    history = [_evaluate(problem, problem.start, 0, 0.0, 0, time.perf_counter())]
+    yield history[-1]
+    trade_off = _first_trade_off(problem, settings)
+    while True:
+        began = time.perf_counter()
+        last = history[-1]
+        if len(history) > 1:
+            trade_off = cooled(trade_off, history, settings)
+        model, cg_iterations = _step(problem, last, trade_off, settings)
+        history.append(_evaluate(problem, model, last.iteration + 1, trade_off, cg_iterations, began))
+        yield history[-1]
+
+
+def cooled(trade_off: float, history: Sequence[Iterate], settings: Settings) -> float:
+    """The next trade-off parameter: divided by the cooling factor, or by less where that would overshoot the target misfit.
+
+    How log chi2 answers to log beta is read off the last two iterates; the target is then approached along that line.
+    """
+    if history[-1].iteration % settings.cooling_every:
+        return trade_off
+    factor = settings.cooling_factor
+    if len(history) > 2 and history[-2].trade_off > history[-1].trade_off:
+        slope = math.log(history[-2].chi2 / history[-1].chi2) / math.log(history[-2].trade_off / history[-1].trade_off)
+        if slope > 0.05:
+            # Two per cent beyond the target, so that the last step does not fall just short of it.
+            factor = min(factor, max(1.05, (1.02 * history[-1].chi2 / settings.target_chi2) ** (1 / slope)))
+    return trade_off / factor
+
+
+def _ended(history: Sequence[Iterate], settings: Settings, problem: Problem) -> tuple[str, str] | None:
+    last = history[-1]
+    reached = last.chi2 if isinstance(problem.misfit, L2) else last.phi_d / tf.size(problem.observed).numpy()
+    if reached <= settings.target_chi2:
+        what = "chi2" if isinstance(problem.misfit, L2) else "the robust misfit per datum"
+        return "converged", f"Reached the target: {what} {reached:.3g} <= {settings.target_chi2:g}."
+    if last.iteration >= settings.max_iterations:
+        return (
+            "iteration-limit",
+            f"Stopped at the limit of {settings.max_iterations} iterations with chi2 {last.chi2:.3g}; raise inversion.max_iterations to go on.",
+        )
+    if len(history) > 4 and history[-4].phi_d - last.phi_d < 3 * settings.stagnation * history[-4].phi_d and last.trade_off < history[1].trade_off:
+        return (
+            "stagnated",
+            f"The misfit fell by less than {settings.stagnation:g} an iteration over three iterations, at chi2 {last.chi2:.3g}: the data are not fitted to their uncertainties.",
+        )
+    return None
+
+
+def _evaluate(problem: Problem, model: tf.Tensor, iteration: int, trade_off: float, cg_iterations: int, began: float) -> Iterate:
+    predicted = problem.operator.forward(model)
+    residual = problem.residual(predicted)
+    phi_d, chi2 = float(problem.misfit.value(residual)), float(tf.reduce_mean(residual**2))
+    if not (math.isfinite(phi_d) and math.isfinite(chi2)):
+        raise checks.invalid("predicted data", f"{chi2} (chi2) at iteration {iteration}", "finite", "Check the bounds and the uncertainties.")
+    phi_m = float(problem.regularization.value(model))
+    return Iterate(iteration, model, predicted, phi_d, chi2, phi_m, trade_off, cg_iterations, time.perf_counter() - began)
+
+
+def _normal_product(problem: Problem, at: Linearization, weights: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """v -> J^T W J v, W the misfit's weights over the variances."""
+    scaled = weights / problem.uncertainty**2
+    return lambda v: at.pullback(scaled * at.pushforward(v))
+
+
+def _first_trade_off(problem: Problem, settings: Settings) -> float:
+    """The given ratio times the largest eigenvalue of the data term over that of the model term."""
+    at = problem.operator.linearize(problem.start)
+    random = tf.constant(np.random.default_rng(settings.seed).normal(size=problem.start.shape))
+    penalised = tf.cast(problem.regularization.diagonal() > 0, tf.float64)  # a trend's coefficients are not
+    data_term = _normal_product(problem, at, tf.ones_like(problem.uncertainty))
+    data = largest_eigenvalue(lambda v: penalised * data_term(penalised * v), random)
+    model = largest_eigenvalue(problem.regularization.product, random)
+    if data == 0:
+        raise checks.invalid("operator", "with J = 0", "sensitive to the model", "Do the stations see the active cells?")
+    return settings.trade_off_ratio * data / model
+
+
+def _step(problem: Problem, last: Iterate, trade_off: float, settings: Settings) -> tuple[tf.Tensor, int]:
+    """The next model and the number of conjugate-gradient steps that led there."""
+    at = problem.operator.linearize(last.model)
+    residual = problem.residual(at.data)
+    weights = problem.misfit.weights(residual)
+    gradient = at.pullback(weights * residual / problem.uncertainty) + trade_off * problem.regularization.product(
+        last.model - problem.regularization.reference
+    )
+    free = free_cells(last.model, gradient, problem.lower, problem.upper)
+    data_term = _normal_product(problem, at, weights)
+    diagonal = trade_off * problem.regularization.diagonal()
+    if problem.preconditioner is not None:
+        diagonal += tf.constant(problem.preconditioner)
+    inverse = tf.math.divide_no_nan(free, diagonal)
+    solution = conjugate_gradients(
+        lambda v: free * (data_term(v) + trade_off * problem.regularization.product(v)),
+        -free * gradient,
+        lambda r: inverse * r,
+        tolerance=settings.cg_tolerance,
+        max_iterations=settings.cg_iterations,
+    )
+    return _search(problem, last.model, solution.x, gradient, trade_off), solution.iterations
+
+
+def _search(problem: Problem, model: tf.Tensor, step: tf.Tensor, gradient: tf.Tensor, trade_off: float) -> tf.Tensor:
+    """The projected step, halved until the objective decreases enough (Armijo along the projection arc)."""
+
+    def objective(candidate: tf.Tensor) -> float:
+        misfit = problem.misfit.value(problem.residual(problem.operator.forward(candidate)))
+        return float(misfit + trade_off * problem.regularization.value(candidate))
+
+    start = objective(model)
+    length = 1.0
+    for _ in range(12):
+        candidate = tf.clip_by_value(model + length * step, problem.lower, problem.upper)
+        # The objective has no factor 1/2: its slope is twice the gradient.
+        if objective(candidate) <= start + 1e-4 * 2 * float(tf.tensordot(gradient, candidate - model, 1)):
+            return candidate
+        length /= 2
+    return model

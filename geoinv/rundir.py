@@ -1,0 +1,193 @@
+"""The output directory of an inversion: what is in it, how it is written, and how it is read back.
+
+    config.toml     the options, as resolved             history.csv    one row an iteration
+    model.nc        density on the grid, kg/m3           summary.json   how the run ended, in numbers
+    predicted.nc    observed and predicted data, SI      figures/, report.html
+
+Every file appears under its name only when it is whole, and `summary.json` last: where it stands, the run is complete.
+"""
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import math
+import resource
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from geoinv.operators import checks
+
+if TYPE_CHECKING:
+    import xarray
+
+    from geoinv.config import Config
+
+#: Columns of history.csv; chi2 is the mean of (residual / uncertainty)^2.
+HISTORY = ("iteration", "phi_d", "chi2", "phi_m", "trade_off", "cg_iterations", "seconds")
+
+#: Keys of summary.json. `rms`, `holdout_rms` and `holdout_mad` (1.4826 times the median absolute deviation) are in `rms_unit`.
+SUMMARY = (
+    *("status", "reason", "iterations", "chi2", "rms", "rms_unit", "holdout_rms", "holdout_mad"),
+    *("seconds", "peak_memory_bytes", "n_data", "n_model", "versions", "seeds", "sha256", "warnings"),
+)
+
+STATUSES = {
+    "converged": "Converged",
+    "stagnated": "Stagnated",
+    "iteration-limit": "Stopped at the iteration limit",
+    "interrupted": "Interrupted",
+}
+
+_PACKAGES = ("geoinv", "tensorflow", "numpy", "scipy", "xarray", "h5netcdf", "choclo", "pyproj", "boule")
+
+
+def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
+    """Check, before anything is computed, that results can be written; creates nothing.
+
+    Raises:
+        ValueError: The directory is a file, is not empty (without `overwrite`), or cannot be written to.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise checks.invalid("output", f"'{directory}'", "a directory", "It is a file.")
+    if not overwrite and directory.is_dir() and any(directory.iterdir()):
+        raise checks.invalid("output", f"'{directory}'", "new or empty", "Give another --output, or --overwrite to replace its results.")
+    existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # the only test that also holds on a read-only file system
+    except OSError as error:
+        raise checks.invalid("output", f"'{directory}'", "writable", f"{error.strerror}.") from None
+    return directory
+
+
+def write(
+    directory: str | Path,
+    *,
+    config: "Config",
+    model: "xarray.Dataset",
+    predicted: "xarray.Dataset",
+    history: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+) -> None:
+    """Write everything but the figures and the report, creating the directory.
+
+    Args:
+        directory: Where; files of an earlier run are replaced.
+        config: The options, as resolved.
+        model: `density` on the grid, kg/m3, NaN in inactive cells; optionally `true_density`.
+        predicted: A survey with `predicted` and `holdout` (station, 0 or 1).
+        history: One record an iteration, with the keys of HISTORY.
+        summary: A record with the keys of SUMMARY.
+
+    Raises:
+        ValueError: The summary lacks a key, or names an unknown status.
+    """
+    from geoinv.config import dump_toml
+    from geoinv.datasets import netcdf
+
+    missing = [key for key in SUMMARY if key not in summary]
+    if missing:
+        raise checks.invalid("summary", f"without {', '.join(missing)}", f"a record of {', '.join(SUMMARY)}")
+    checks.choice("status", summary["status"], tuple(STATUSES))
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "summary.json").unlink(missing_ok=True)
+    write_text(directory / "config.toml", dump_toml(config))
+    netcdf.write(directory / "model.nc", model)
+    netcdf.write(directory / "predicted.nc", predicted)
+    _write_history(directory / "history.csv", history)
+    write_text(directory / "summary.json", json.dumps(_plain(summary), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    from geoinv.datasets.atomic import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    from geoinv.datasets.atomic import atomic_path
+
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HISTORY, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it: NumPy's numbers as Python's, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What an output directory holds; `config` is the text of config.toml."""
+
+    config: str
+    model: "xarray.Dataset"
+    predicted: "xarray.Dataset"
+    history: list[dict[str, float]]
+    summary: dict[str, Any]
+
+
+def read(directory: str | Path) -> Run:
+    """Read an output directory.
+
+    Raises:
+        ValueError: A file is missing: this is not the directory of a complete run.
+    """
+    from geoinv.datasets import netcdf
+
+    directory = Path(directory)
+    for name in ("config.toml", "model.nc", "predicted.nc", "history.csv", "summary.json"):
+        if not (directory / name).is_file():
+            raise checks.invalid("directory", f"'{directory}'", "the output of 'geoinv invert'", f"There is no {name}.")
+    with open(directory / "history.csv", newline="", encoding="utf-8") as file:
+        history = [{key: float(text) if text else math.nan for key, text in row.items()} for row in csv.DictReader(file)]
+    return Run(
+        config=(directory / "config.toml").read_text(encoding="utf-8"),
+        model=netcdf.read(directory / "model.nc"),
+        predicted=netcdf.read(directory / "predicted.nc"),
+        history=history,
+        summary=json.loads((directory / "summary.json").read_text(encoding="utf-8")),
+    )
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
+    """How a run ended, in one sentence."""
+    count = summary["iterations"]
+    end = f"{STATUSES[summary['status']]} after {count} iteration{'s' * (count != 1)}: chi2 = {summary['chi2']:.3g}"
+    return f"{end}, residual rms {summary['rms']:.3g} {summary['rms_unit']} ({summary['reason'].rstrip('.')})."
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that computed a result."""
+    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 digest of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
