@@ -166,9 +166,9 @@ def model_sections(model: "xarray.Dataset") -> Figure:
     _colourbar(figure, drawn, axes, block.density, "density (kg/m$^3$)")
     note = f", vertical exaggeration {exaggeration}" if exaggeration > 1 else ""
     northing, easting = block.position(1, centre), block.position(2, centre)
-    _map_axes(axes[0], block.unit, f"horizontal section at elevation {block.position(0, centre)}")
-    _section_axes(axes[1], f"easting ({block.unit})", block.unit, f"west-east section at northing {northing}{note}", "WE")
-    _section_axes(axes[2], f"northing ({block.unit})", block.unit, f"south-north section at easting {easting}{note}", "SN")
+    _map_axes(axes[0], block.unit, f"horizontal at elevation {block.position(0, centre)}")
+    _section_axes(axes[1], f"easting ({block.unit})", block.unit, f"west-east at northing {northing}{note}", "WE")
+    _section_axes(axes[2], f"northing ({block.unit})", block.unit, f"south-north at easting {easting}{note}", "SN")
     _section_legend(axes[0], block.truth is not None)
     return figure
 
@@ -211,7 +211,8 @@ class _Block(NamedTuple):
         ax.axhline(self.center(vertical, cell), **trace)
         ax.axvline(self.center(horizontal, cell), **trace)
         if axis:
-            ground = y[values.shape[0] - np.argmax(np.isfinite(values)[::-1], axis=0)]
+            active = np.isfinite(values)
+            ground = y[np.where(active.any(axis=0), len(active) - np.argmax(active[::-1], axis=0), 0)]
             ax.stairs(ground, x, baseline=None, color="black", linewidth=1.1)
         if self.truth is not None:
             anomaly = np.nan_to_num(np.abs(self.truth))
@@ -243,8 +244,8 @@ def _section_axes(ax: Axes, label: str, unit: str, title: str, ends: str) -> Non
     ax.set_xlabel(label, fontsize=8)
     ax.set_ylabel(f"elevation ({unit})", fontsize=8)
     _thin_ticks(ax)
-    for end, x in zip(ends, (0.0, 1.0), strict=True):
-        ax.annotate(end, (x, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9, weight="bold")
+    for end, x, shift in zip(ends, (0, 1), (7, -7), strict=True):
+        ax.annotate(end, (x, 0), xycoords="axes fraction", xytext=(shift, 5), textcoords="offset points", ha="center", fontsize=9, weight="bold")
 
 
 def _section_legend(ax: Axes, with_truth: bool) -> None:

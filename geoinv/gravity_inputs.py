@@ -14,7 +14,7 @@ import xarray
 from geoinv.datasets import csv, netcdf, projection, topography, trend, ubc
 from geoinv.datasets import survey as surveys
 from geoinv.operators import checks
-from geoinv.operators.gravity.ground import raise_stations
+from geoinv.operators.gravity.ground import raise_stations, too_deep
 from geoinv.operators.grid import Grid
 
 from .config import Config
@@ -71,7 +71,9 @@ def describe(inputs: Inputs) -> list[str]:
     """What was read, in lines for a person."""
     survey, grid = inputs.survey, inputs.grid
     observed, uncertainty = (survey[name].values[:, 0] * 1e5 for name in ("observed", "uncertainty"))
-    sizes = " x ".join(f"{widths.min():g}" if np.isclose(widths.min(), widths.max()) else f"{widths.min():g}-{widths.max():g}" for widths in grid.widths)
+    sizes = " x ".join(
+        f"{widths.min():g}" if np.isclose(widths.min(), widths.max()) else f"{widths.min():g}-{widths.max():g}" for widths in grid.widths
+    )
     count = int((inputs.raised > 0).sum())
     return [
         f"survey: {survey.sizes['station']} stations, {observed.min():.4g} to {observed.max():.4g} mGal, "
@@ -96,8 +98,8 @@ def read_survey(config: Config) -> xarray.Dataset:
         survey = surveys.assign_uncertainty(survey, floor=floor, relative=data.uncertainty_relative)
     elif not survey["uncertainty"].values.all():
         zeros = int((survey["uncertainty"].values == 0).sum())
-        raise checks.invalid("uncertainty", f"zero or not given at {zeros} of {survey.sizes['station']} stations", "positive",
-                             "Give data.uncertainty_floor in the file's units.")  # fmt: skip
+        given = f"zero or not given at {zeros} of {survey.sizes['station']} stations"
+        raise checks.invalid("uncertainty", given, "positive", "Give data.uncertainty_floor in the file's units.")
     if data.trend_degree is not None and data.trend == "remove":
         survey, _ = trend.remove_trend(survey, data.trend_degree)
     return surveys.validate(survey)
@@ -191,8 +193,7 @@ def _active(config: Config, grid: Grid, survey: xarray.Dataset, ground: topograp
     cell = grid.widths[0][grid.cell_index(points)[:, 0]]
     if (below > cell).any():
         at = int(np.argmax(below - cell))
-        raise checks.invalid("stations", f"with {int((below > cell).sum())} more than a cell below the ground, the deepest (index {at}) by {below[at]:.4g} m",
-                             f"at most one cell ({cell[at]:g} m) below the topography", "Check the heights, their datum and the topography.")  # fmt: skip
+        raise too_deep(below > cell, at, below[at], cell[at], "the topography")
     inside = grid.contains(np.column_stack([np.full(len(points), grid.centers[0][0]), points[:, 1:]]))
     honoured = survey.isel(station=np.flatnonzero(inside)) if inside.any() else None
     return topography.active_cells(grid, ground.on_columns(grid), honoured)

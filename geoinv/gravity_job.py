@@ -55,7 +55,7 @@ def invert(config: Config, output: Path, *, overwrite: bool = False, console: "C
     rundir.prepare(output, overwrite=overwrite)
     inputs = gravity_inputs.load(config)
     for line in check_lines(inputs):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     fitted, held = surveys.split_holdout(inputs.survey, config.inversion.holdout, config.seed)
     operator = build_operator(config, inputs, console)
     problem = build_problem(config, inputs, operator, fitted, console)
@@ -197,7 +197,7 @@ def _export(config: Config, inputs: Inputs, model: "xarray.Dataset", output: Pat
 
     density = model["density"].values
     if config.output.vtk:
-        vtk.write_vtr(output / "model.vtr", inputs.grid, {name: model[name].values for name in model.data_vars})
+        vtk.write_vtr(output / "model.vtr", inputs.grid, {str(name): model[name].values for name in model.data_vars})
     if config.output.ubc:
         ubc.write_mesh(output / "model.msh", inputs.grid)
         ubc.write_model(output / "model.den", inputs.grid, density)

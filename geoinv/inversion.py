@@ -9,6 +9,7 @@ with products of J and its transpose only, and projects the step onto the bounds
 `iterate` is a generator of iterates, each a pure function of the one before; `run` owns counting, stopping and interruption.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,7 @@ class Problem:
     observed: tf.Tensor
     uncertainty: tf.Tensor
     regularization: Regularization
-    misfit: Misfit = L2()
+    misfit: Misfit = dataclasses.field(default_factory=L2)
     lower: np.ndarray | float = -math.inf
     upper: np.ndarray | float = math.inf
     start: np.ndarray | None = None
@@ -63,10 +64,14 @@ class Problem:
         if crossed.size:
             at = int(crossed[0])
             raise checks.invalid("bounds", f"lower {lower[at]:g}, upper {upper[at]:g} at cell {at}", "crossed nowhere: lower < upper")
-        start = self.regularization.reference if self.start is None else tf.convert_to_tensor(self.start, tf.float64)
         object.__setattr__(self, "lower", tf.constant(lower))
         object.__setattr__(self, "upper", tf.constant(upper))
-        object.__setattr__(self, "start", tf.clip_by_value(start, self.lower, self.upper))
+
+    @property
+    def first(self) -> tf.Tensor:
+        """The first model, inside the bounds."""
+        start = self.regularization.reference if self.start is None else tf.convert_to_tensor(self.start, tf.float64)
+        return tf.clip_by_value(start, self.lower, self.upper)
 
     def residual(self, predicted: tf.Tensor) -> tf.Tensor:
         """(predicted - observed) / uncertainty."""
@@ -154,7 +159,7 @@ def run(problem: Problem, settings: Settings | None = None, report: Callable[[It
 
 def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
     """The endless sequence of iterates, from the start model on."""
-    history = [_evaluate(problem, problem.start, 0, 0.0, 0, time.perf_counter())]
+    history = [_evaluate(problem, problem.first, 0, 0.0, 0, time.perf_counter())]
     yield history[-1]
     trade_off = _first_trade_off(problem, settings)
     while True:
@@ -184,22 +189,25 @@ def cooled(trade_off: float, history: Sequence[Iterate], settings: Settings) -> 
 
 
 def _ended(history: Sequence[Iterate], settings: Settings, problem: Problem) -> tuple[str, str] | None:
-    last = history[-1]
-    reached = last.chi2 if isinstance(problem.misfit, L2) else last.phi_d / tf.size(problem.observed).numpy()
-    if reached <= settings.target_chi2:
-        what = "chi2" if isinstance(problem.misfit, L2) else "the robust misfit per datum"
-        return "converged", f"Reached the target: {what} {reached:.3g} <= {settings.target_chi2:g}."
+    last, target = history[-1], settings.target_chi2
+    plain = isinstance(problem.misfit, L2)
+    reached = last.chi2 if plain else last.phi_d / int(tf.size(problem.observed))
+    if reached <= target:
+        return "converged", f"Reached the target: {'chi2' if plain else 'the robust misfit per datum'} {reached:.3g} <= {target:g}."
     if last.iteration >= settings.max_iterations:
-        return (
-            "iteration-limit",
-            f"Stopped at the limit of {settings.max_iterations} iterations with chi2 {last.chi2:.3g}; raise inversion.max_iterations to go on.",
-        )
-    if len(history) > 4 and history[-4].phi_d - last.phi_d < 3 * settings.stagnation * history[-4].phi_d and last.trade_off < history[1].trade_off:
-        return (
-            "stagnated",
-            f"The misfit fell by less than {settings.stagnation:g} an iteration over three iterations, at chi2 {last.chi2:.3g}: the data are not fitted to their uncertainties.",
-        )
+        advice = "Raise inversion.max_iterations to go on."
+        return "iteration-limit", f"{settings.max_iterations} iterations were allowed and chi2 is {last.chi2:.3g}. {advice}"
+    if _stagnated(history, settings.stagnation):
+        advice = "Are the uncertainties too small, the cells too large, or the bounds too tight?"
+        return "stagnated", f"The misfit no longer falls, at chi2 {last.chi2:.3g}. {advice}"
     return None
+
+
+def _stagnated(history: Sequence[Iterate], tolerance: float) -> bool:
+    """Whether three iterations with a cooler trade-off parameter have each lowered the misfit by less than the tolerance, on average."""
+    if len(history) < 5 or not history[-1].trade_off < history[-4].trade_off:
+        return False
+    return history[-4].phi_d - history[-1].phi_d < 3 * tolerance * history[-4].phi_d
 
 
 def _evaluate(problem: Problem, model: tf.Tensor, iteration: int, trade_off: float, cg_iterations: int, began: float) -> Iterate:
@@ -220,8 +228,8 @@ def _normal_product(problem: Problem, at: Linearization, weights: tf.Tensor) -> 
 
 def _first_trade_off(problem: Problem, settings: Settings) -> float:
     """The given ratio times the largest eigenvalue of the data term over that of the model term."""
-    at = problem.operator.linearize(problem.start)
-    random = tf.constant(np.random.default_rng(settings.seed).normal(size=problem.start.shape))
+    at = problem.operator.linearize(problem.first)
+    random = tf.constant(np.random.default_rng(settings.seed).normal(size=problem.first.shape))
     penalised = tf.cast(problem.regularization.diagonal() > 0, tf.float64)  # a trend's coefficients are not
     data_term = _normal_product(problem, at, tf.ones_like(problem.uncertainty))
     data = largest_eigenvalue(lambda v: penalised * data_term(penalised * v), random)

@@ -1,5 +1,6 @@
 """Model maps: from what is solved for to what the physics takes. Each is a forward operator, so maps chain with ``@``."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -23,14 +24,20 @@ class ActiveCells(ForwardOperator):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "active", np.asarray(self.active, dtype=bool))
-        cells = np.flatnonzero(self.active)
-        if cells.size == 0:
+        if self._cells.size == 0:
             raise checks.invalid("active", "without any active cell", "true for one cell or more")
-        # Each grid cell's place in the vector, the inactive ones pointing at a zero appended to it: gathers are fast, scatters are not.
-        places = np.full(self.active.size, cells.size)
-        places[cells] = np.arange(cells.size)
-        object.__setattr__(self, "_cells", cells)
-        object.__setattr__(self, "_places", places)
+
+    @functools.cached_property
+    def _cells(self) -> np.ndarray:
+        """Where each entry of the vector lies in the ravelled grid."""
+        return np.flatnonzero(self.active)
+
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        """Where each cell lies in the vector, the inactive ones at a zero appended to it: a gather is faster than a scatter."""
+        places = np.full(self.active.size, self._cells.size)
+        places[self._cells] = np.arange(self._cells.size)
+        return places
 
     @property
     def model_spec(self) -> tf.TensorSpec:

@@ -20,6 +20,7 @@ from geoinv.operators import checks
 from geoinv.operators.differences import gradient
 from geoinv.operators.grid import Grid
 from geoinv.operators.sparse.csr import CSRMatrix
+from geoinv.operators.sparse.product import Entries, product
 
 
 @final
@@ -55,9 +56,7 @@ class Regularization:
 
 
 @tf.function(jit_compile=True)
-def _product(entries: tuple, values: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
-    from geoinv.operators.sparse.product import product
-
+def _product(entries: Entries, values: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
     return product(entries, values, vector[:, tf.newaxis])[:, 0]
 
 

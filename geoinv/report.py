@@ -94,7 +94,7 @@ def render(run: rundir.Run, images: Mapping[str, bytes]) -> str:
 def _key_numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     unit = summary["rms_unit"]
     rows = [
-        ("Data", f"{summary['n_data']:,}"),
+        ("Data fitted", f"{summary['n_data']:,}"),
         ("Model cells", f"{summary['n_model']:,}"),
         ("chi2, mean of (residual / uncertainty)^2", _number(summary["chi2"])),
         ("Residual rms", f"{_number(summary['rms'])} {unit}"),

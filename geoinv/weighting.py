@@ -16,7 +16,8 @@ FLOOR = 1e-3
 def probed_diagonal(adjoint: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int, ...], *, probes: int = 48, seed: int = 0) -> np.ndarray:
     """An estimate of diag(J^T J) from adjoint products alone, one value for each model entry.
 
-    For signs z drawn at random, the mean of (J^T z)^2 is the diagonal (Hutchinson 1990; Bekas et al. 2007); its relative error is about sqrt(2 / probes).
+    For signs z drawn at random, the mean of (J^T z)^2 is the diagonal (Hutchinson 1990; Bekas et al. 2007), to
+    about sqrt(2 / probes).
 
     Args:
         adjoint: w -> J^T w, w float64 of the given shape.

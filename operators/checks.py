@@ -4,12 +4,20 @@ Every check returns the value in the form the code works with (a NumPy array, a 
 ``x = checks.finite("x", x)``. No check imports TensorFlow.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from .constants import QUANTITIES, UNITS
+
+
+class Coordinates(Protocol):
+    """Anything that gives a coordinate by its name: a dict of arrays, an xarray Dataset."""
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def __getitem__(self, name: Any) -> Any: ...
 
 
 def invalid(name: str, given: object, expected: str, advice: str = "") -> ValueError:
@@ -69,7 +77,7 @@ def unit_factor(name: str, unit: str, quantity: str) -> float:
     return UNITS[choice(name, unit, QUANTITIES[quantity])]
 
 
-def points(name: str, coordinates: Mapping[str, Any], dims: Sequence[str]) -> np.ndarray:
+def points(name: str, coordinates: Coordinates, dims: Sequence[str]) -> np.ndarray:
     """Named coordinates (a dict, an xarray Dataset) as one float64 array [point, axis] in the order of `dims`."""
     missing = [dim for dim in dims if dim not in coordinates]
     if missing:

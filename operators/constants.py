@@ -26,4 +26,3 @@ QUANTITIES = {
     "density": ("kg/m3", "g/cc", "g/cm3"),
     "length": ("m", "km", "ft"),
 }
-

@@ -134,7 +134,8 @@ def _mirrored(dim: str, edges: np.ndarray, order: int, sign: float) -> scipy.spa
     half = len(weights) // 2
     if widths.size < half:
         raise checks.invalid("order", order, f"at most {2 * widths.size} on {widths.size} cells along {dim}")
-    bands = scipy.sparse.diags_array([np.full(widths.size, w) for w in weights], offsets=range(len(weights)), shape=(widths.size, widths.size + 2 * half))
+    constants = [np.full(widths.size, weight) for weight in weights]
+    bands = scipy.sparse.diags_array(constants, offsets=range(len(weights)), shape=(widths.size, widths.size + 2 * half))
     return scipy.sparse.csr_array(bands @ _mirror(widths.size, half, sign))
 
 

@@ -1,4 +1,4 @@
-"""The contract of a forward operator, and the only place where operators meet TensorFlow's automatic differentiation.
+"""The contract of a forward operator; `autodiff` is where operators meet TensorFlow's automatic differentiation.
 
 A forward operator maps a model to data, ``d = F(m)``. Models and data are nests of tensors (one tensor, a tuple, a
 dict). The physics writes `forward` and `linearize`; everything else is derived here. One inner product serves the whole
@@ -6,16 +6,16 @@ project, ``<a, b> = Re sum(conj(a) b)`` over the ravelled leaves, and `Lineariza
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
 from scipy.sparse.linalg import LinearOperator
-from tensorflow.python.eager import record
 
 from . import checks
+from .autodiff import Recorded
 
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
 
@@ -38,43 +38,12 @@ def _structure(nest: Nest) -> str:
 def _conform_leaf(name: str, leaf: Any, spec: tf.TensorSpec) -> tf.Tensor:
     tensor = tf.convert_to_tensor(leaf, dtype=None if tf.is_tensor(leaf) else spec.dtype)
     if tensor.dtype != spec.dtype:
-        raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of dtype {spec.dtype.name}", f"Cast it with tf.cast(..., tf.{spec.dtype.name}).")
+        raise checks.invalid(
+            name, f"of dtype {tensor.dtype.name}", f"of dtype {spec.dtype.name}", f"Cast it with tf.cast(..., tf.{spec.dtype.name})."
+        )
     if not tensor.shape.is_compatible_with(spec.shape):
         raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {tuple(spec.shape)}")
     return tensor
-
-
-def differentiable(
-    function: Callable[..., tf.Tensor],
-    pullback: Callable[[tuple[tf.Tensor, ...], tf.Tensor], Sequence[tf.Tensor]],
-    pushforward: Callable[[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]], tf.Tensor],
-    *inputs: tf.Tensor,
-) -> tf.Tensor:
-    """``function(*inputs)``, one tensor, whose derivatives are the ones given here, in eager, tf.function and XLA alike.
-
-    `tf.custom_gradient` alone is not enough: under tf.function a ForwardAccumulator looks inside it, at the plain operations.
-    So nothing inside is recorded, and one record with both rules is made for tapes and accumulators; the custom gradient
-    serves the symbolic gradient of a whole tf.function, which does not see records.
-
-    Args:
-        function: The primal; never differentiated itself.
-        pullback: (inputs, cotangent) to one cotangent for each input; itself made of differentiable functions.
-        pushforward: (inputs, tangents) to the tangent of the result; itself made of differentiable functions.
-        inputs: Float or complex tensors.
-    """
-
-    @tf.custom_gradient
-    def evaluate(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        return function(*inputs), lambda cotangent: tuple(pullback(inputs, cotangent))
-
-    with record.stop_recording():
-        output = evaluate(*inputs)
-    record.record_operation(
-        "Differentiable", [output], list(inputs),
-        lambda cotangent: list(pullback(inputs, cotangent)),
-        lambda *tangents: [pushforward(inputs, tangents)],
-    )  # fmt: skip
-    return output
 
 
 @final
@@ -167,20 +136,7 @@ class ForwardOperator(abc.ABC):
         Raises:
             ValueError: The model does not match `model_spec`.
         """
-        model = conform("model", model, self.model_spec)
-
-        @tf.custom_gradient
-        def evaluate(*leaves: tf.Tensor) -> tuple[Any, Any]:
-            inputs = leaves if self.twice_differentiable else [tf.stop_gradient(leaf) for leaf in leaves]
-            at = self.linearize(tf.nest.pack_sequence_as(self.model_spec, inputs))
-
-            def pullback(*cotangents: tf.Tensor) -> list[tf.Tensor]:
-                return tf.nest.flatten(at.pullback(tf.nest.pack_sequence_as(self.data_spec, cotangents)))
-
-            return tuple(tf.nest.flatten(at.data)), pullback if self.twice_differentiable else _once(pullback, leaves)
-
-        outputs = evaluate(*tf.nest.flatten(model))
-        return tf.nest.pack_sequence_as(self.data_spec, tf.nest.flatten(outputs))
+        return Recorded.at(self, conform("model", model, self.model_spec)).data()
 
     def __matmul__(self, inner: "ForwardOperator") -> "Chain":
         return Chain(self, inner)
@@ -208,7 +164,9 @@ class Chain(ForwardOperator):
 
     def __post_init__(self) -> None:
         if not _same_spec(self.outer.model_spec, self.inner.data_spec):
-            raise checks.invalid("chain", f"of an inner operator that gives {self.inner.data_spec}", f"what the outer one takes, {self.outer.model_spec}")
+            raise checks.invalid(
+                "chain", f"of an inner operator that gives {self.inner.data_spec}", f"what the outer one takes, {self.outer.model_spec}"
+            )
 
     @property
     def xla(self) -> bool:  # type: ignore[override]
@@ -239,7 +197,9 @@ class Chain(ForwardOperator):
             return inner.vjp(outer.hessian_product(inner.pushforward(tangent), cotangent), add_to=bent)
 
         return Linearization(
-            self.model_spec, self.data_spec, outer.data,
+            self.model_spec,
+            self.data_spec,
+            outer.data,
             lambda v: outer.pushforward(inner.pushforward(v)),
             lambda w: inner.pullback(outer.pullback(w)),
             curvature if self.twice_differentiable else None,
@@ -281,7 +241,9 @@ class Stack(ForwardOperator):
     def linearize(self, model: Nest) -> Linearization:
         parts = [operator.linearize(model) for operator in self.operators]
         return Linearization(
-            self.model_spec, self.data_spec, tuple(part.data for part in parts),
+            self.model_spec,
+            self.data_spec,
+            tuple(part.data for part in parts),
             lambda v: tuple(part.pushforward(v) for part in parts),
             lambda w: _total(part.pullback(leaf) for part, leaf in zip(parts, w, strict=True)),
             (lambda v, w: _total(part.hessian_product(v, leaf) for part, leaf in zip(parts, w, strict=True))) if self.twice_differentiable else None,
@@ -324,7 +286,9 @@ class Sum(ForwardOperator):
     def linearize(self, model: Nest) -> Linearization:
         parts = [operator.linearize(model) for operator in self.operators]
         return Linearization(
-            self.model_spec, self.data_spec, _total(part.data for part in parts),
+            self.model_spec,
+            self.data_spec,
+            _total(part.data for part in parts),
             lambda v: _total(part.pushforward(v) for part in parts),
             lambda w: _total(part.pullback(w) for part in parts),
             (lambda v, w: _total(part.hessian_product(v, w) for part in parts)) if self.twice_differentiable else None,
@@ -375,17 +339,3 @@ def _require_same(name: str, attribute: str, operators: tuple[ForwardOperator, .
     for spec in specs[1:]:
         if not _same_spec(specs[0], spec):
             raise checks.invalid(name, f"of operators with {attribute} {specs[0]} and {spec}", f"of operators with one {attribute}")
-
-
-def _once(pullback: Callable[..., list[tf.Tensor]], leaves: tuple[tf.Tensor, ...]) -> Callable[..., list[tf.Tensor]]:
-    """The same pullback; differentiating its result raises, where TensorFlow would return a silent zero or None."""
-
-    # The model's leaves are inputs although unused: the tape must see that the result depends on them.
-    @tf.custom_gradient
-    def guarded(*tensors: tf.Tensor) -> tuple[Any, Any]:
-        def refuse(*_: tf.Tensor) -> None:
-            raise ValueError("Invalid second derivative: this operator is not twice differentiable (see `twice_differentiable`).")
-
-        return pullback(*tensors[len(leaves) :]), refuse
-
-    return lambda *cotangents: guarded(*leaves, *cotangents)

@@ -142,8 +142,7 @@ class Grid:
 
         array = checks.shape(name or "values", values, self.shape)
         coords = {
-            dim: (dim, centers, {"units": "m", "edges": edges})
-            for dim, centers, edges in zip(self.dims, self.centers, self.edges, strict=True)
+            dim: (dim, centers, {"units": "m", "edges": edges}) for dim, centers, edges in zip(self.dims, self.centers, self.edges, strict=True)
         }
         attrs = {"units": units, "padding": np.array(self.padding, dtype=np.int32).ravel()}
         return xarray.DataArray(array, coords=coords, dims=self.dims, name=name, attrs=attrs)

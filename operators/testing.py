@@ -69,7 +69,7 @@ def jvp_vjp_check(operator: ForwardOperator, model: Nest | None = None, *, seed:
     """Largest relative difference between three ways to ``<w, J v>`` on random directions.
 
     The ways are `Linearization.jvp`, `Linearization.vjp` and, through ``operator(model)``, TensorFlow's ForwardAccumulator
-    (eager and under tf.function; left out where the operator is not twice differentiable, which refuses it).
+    (eager and under tf.function).
 
     Returns:
         The difference relative to |J v| |w|.
@@ -81,9 +81,7 @@ def jvp_vjp_check(operator: ForwardOperator, model: Nest | None = None, *, seed:
         v, w = random(operator.model_spec, seed + 10 + trial), random(operator.data_spec, seed + 20 + trial)
         forward = at.jvp(v)
         scale = max(norm(forward) * norm(w), np.finfo(float).tiny)
-        found = [inner(at.vjp(w), v)]
-        if operator.twice_differentiable:
-            found += [inner(accumulate(model, v), w) for accumulate in _accumulators(operator, trial)]
+        found = [inner(at.vjp(w), v)] + [inner(accumulate(model, v), w) for accumulate in _accumulators(operator, trial)]
         worst = max(worst, *(abs(value - inner(forward, w)) / scale for value in found))
     return worst
 
@@ -121,7 +119,7 @@ def batch_test(
         AssertionError: A tf.function was traced again.
     """
     model = _model(operator, model, seed)
-    take = rows or (lambda data, units: tf.nest.map_structure(lambda leaf: tf.gather(leaf, units), data))
+    take = rows or _take
 
     def difference(units: Any) -> float:
         part = operator.subset(units)
@@ -212,7 +210,13 @@ def _minus(first: Nest, second: Nest) -> Nest:
     return tf.nest.map_structure(tf.subtract, first, second)
 
 
+def _take(data: Nest, units: Any) -> Nest:
+    if isinstance(data, tuple):  # of a Stack: one index set for each part
+        return tuple(_take(part, some) for part, some in zip(data, units, strict=True))
+    return tf.nest.map_structure(lambda leaf: tf.gather(leaf, units), data)
+
+
 def _reversed(units: Any) -> Any:
-    if isinstance(units, tuple):  # one index set for each part of a Stack
+    if isinstance(units, tuple) and isinstance(units[0], (tuple, list, np.ndarray)):  # one index set for each part of a Stack
         return tuple(_reversed(part) for part in units)
     return np.asarray(units)[::-1].copy()

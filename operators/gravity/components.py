@@ -81,6 +81,6 @@ def prism_response(component: str, point: np.ndarray, edges: Sequence[np.ndarray
     prism_kernel(component)(point, *edges, out)
     if not np.isfinite(out).all():
         where = ", ".join(f"{value:g}" for value in point)
-        raise checks.invalid("stations", f"with a point at (upward, northing, easting) = ({where}) m on the edge of a cell",
-                             f"off the edges for '{component}', which is infinite there", "Raise the station or shift the grid a little.")  # fmt: skip
+        given = f"with one at (upward, northing, easting) = ({where}) m, on the edge of a cell"
+        raise checks.invalid("stations", given, f"off the edges, where '{component}' is infinite", "Raise it or shift the grid a little.")
     return out

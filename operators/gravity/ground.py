@@ -51,20 +51,25 @@ def raise_stations(grid: Grid, active: np.ndarray, points: np.ndarray) -> tuple[
     if outside.any():
         at = int(np.flatnonzero(outside)[0])
         extent = "; ".join(f"{dim} {a:g} to {b:g} m" for dim, a, b in zip(grid.dims, low, high, strict=True))
-        raise checks.invalid("stations", f"with {outside.sum()} outside the grid, the first (index {at}) at {_where(points[at])}",
-                             f"within the grid ({extent})", "Enlarge the grid or leave them out.")  # fmt: skip
+        given = f"with {outside.sum()} outside the grid, the first (index {at}) at {_where(points[at])}"
+        raise checks.invalid("stations", given, f"within the grid ({extent})", "Enlarge the grid or leave them out.")
     depth = depths(grid, active, points)
     cell = grid.widths[0][grid.cell_index(points)[:, 0]]
     # A thousandth of a cell absorbs rounding of coordinates read from text.
     buried = depth > 1.001 * cell
     if buried.any():
         at = int(np.argmax(np.where(buried, depth, -np.inf)))
-        raise checks.invalid("stations", f"with {buried.sum()} more than a cell below the ground, the deepest (index {at}) by {depth[at]:.4g} m at {_where(points[at])}",
-                             f"at most one cell ({cell[at]:g} m) below the top of the active cells", "Check the heights and the topography, or use smaller cells.")  # fmt: skip
+        raise too_deep(buried, at, depth[at], cell[at], "the top of the active cells")
     raised = np.maximum(depth, 0.0)
     lifted = points.copy()
     lifted[:, 0] += raised
     return lifted, raised
+
+
+def too_deep(buried: np.ndarray, at: int, depth: float, cell: float, surface: str) -> ValueError:
+    """The error for stations more than a cell below the ground, naming the deepest of them."""
+    given = f"with {int(buried.sum())} more than a cell below the ground, the deepest (index {at}) by {depth:.4g} m"
+    return checks.invalid("stations", given, f"at most one cell ({cell:g} m) below {surface}", "Check the heights, their datum and the topography.")
 
 
 def _where(point: np.ndarray) -> str:

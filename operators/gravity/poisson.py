@@ -16,7 +16,7 @@ a few dense products with the small mode matrices of each axis, all under XLA.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -42,6 +42,8 @@ UNIFORM = 4
 GROWTH, REACH = 1.25, 0.75
 #: Equivalent sources along each axis (upward, northing, easting): boundary values good to about 1e-4.
 SOURCES = (5, 6, 6)
+#: Cells along each axis on which the smooth field of the boundary values is solved.
+SMOOTH = 40
 #: Nodes of the interpolation along each axis, less one.
 DEGREE = 5
 
@@ -113,11 +115,11 @@ class GravityPoisson(ForwardOperator):
     """
 
     grid: Grid
-    stations: Mapping[str, Any]
+    stations: checks.Coordinates
     components: Sequence[str] = ("gz",)
     tolerance: float = 1e-2
     active: Any | None = None
-    _parts: "_Parts | None" = dataclasses.field(default=None, repr=False)
+    _shared: "_Parts | None" = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.grid.ndim != 3:
@@ -125,13 +127,20 @@ class GravityPoisson(ForwardOperator):
         if not 1e-3 <= self.tolerance <= 0.1:
             raise checks.invalid("tolerance", self.tolerance, "from 1e-3 to 0.1 of the peak", "GravityPrism is exact.")
         object.__setattr__(self, "components", fields.check(self.components))
-        object.__setattr__(self, "active", active_cells(self.grid, self.active))
-        if self._parts is None:
-            object.__setattr__(self, "_parts", _build(self))
+        self._parts  # noqa: B018  (built now, so that what is wrong is said now)
+
+    @functools.cached_property
+    def _parts(self) -> "_Parts":
+        return _build(self) if self._shared is None else self._shared
+
+    @functools.cached_property
+    def mask(self) -> np.ndarray:
+        """The cells that may carry density, shaped as the grid."""
+        return active_cells(self.grid, self.active)
 
     @functools.cached_property
     def _placed(self) -> tuple[np.ndarray, np.ndarray]:
-        return raise_stations(self.grid, self.active, checks.points("stations", self.stations, self.grid.dims))
+        return raise_stations(self.grid, self.mask, checks.points("stations", self.stations, self.grid.dims))
 
     @property
     def points(self) -> np.ndarray:
@@ -176,7 +185,7 @@ class GravityPoisson(ForwardOperator):
         index = np.arange(len(self.points))[np.asarray(units)]
         rows = (index[:, None] * len(self.components) + np.arange(len(self.components))).ravel()
         stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
-        return dataclasses.replace(self, stations=stations, _parts=self._parts.subset(rows))
+        return dataclasses.replace(self, stations=stations, _shared=self._parts.subset(rows))
 
     def _adjoint(self, data: tf.Tensor) -> tf.Tensor:
         extra = self._parts.rows.far.shape[0] - self._size
@@ -214,7 +223,7 @@ def padded_grid(grid: Grid, highest: float) -> Grid:
     above = int(np.clip(np.ceil((highest - grid.edges[0][-1]) / grid.widths[0][-1]), 0, 40))
     uniform = [(UNIFORM, UNIFORM + above), (UNIFORM, UNIFORM), (UNIFORM, UNIFORM)]
     reach = REACH * max(np.ptp(edges) for edges in grid.edges) / 2
-    growing = [tuple(_cells_to(reach, widths[end]) for end in (0, -1)) for widths in grid.widths]
+    growing = [(_cells_to(reach, widths[0]), _cells_to(reach, widths[-1])) for widths in grid.widths]
     return grid.pad(uniform, ratio=1.0).pad(growing, ratio=GROWTH)
 
 
@@ -226,22 +235,27 @@ def _cells_to(reach: float, width: float) -> int:
 def _build(operator: GravityPoisson) -> _Parts:
     grid, points = operator.grid, operator.points
     solver = SeparablePoisson(padded_grid(grid, points[:, 0].max()))
-    inner = [centers[1:-1] for centers in solver.grid.centers]
-    stencils = [[axis_weights(centers, x, derivative=d, degree=DEGREE) for d in range(3)] for centers, x in zip(inner, points.T, strict=True)]
+    stencils = _stencils(solver, points)
     box = [slice(first.min(), first.max() + DEGREE + 1) for ((first, _), *_) in stencils]
     feeds = [axis.source[core, 1:-1] @ axis.modes for axis, core in zip(solver.axes, solver.grid.core, strict=True)]
     nodes = boundary.centers(grid, SOURCES)
     field = Field(
-        mask=tf.constant(operator.active, tf.float64),
+        mask=tf.constant(operator.mask, tf.float64),
         feeds=tuple(tf.constant(feed.T) for feed in feeds),
         inverse=tf.constant(4 * np.pi * GRAVITATIONAL_CONSTANT / solver.eigenvalues),
         modes=tuple(tf.constant(axis.modes[part]) for axis, part in zip(solver.axes, box, strict=True)),
         moments=tuple(tf.constant(matrix) for matrix in boundary.moments(grid, nodes)),
     )
     sampling = _sampling(operator.components, stencils, box)
-    far = _far(solver, nodes, field, sampling)
+    far = _far(solver, nodes, operator.components, points)
     near = _near(operator, solver, stencils, feeds, field, far)
     return _Parts(solver, field, sampling, near, far)
+
+
+def _stencils(solver: SeparablePoisson, points: np.ndarray) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """For each axis and derivative 0, 1, 2 the (first node, weights) with which each point sees the unknowns."""
+    inner = [centers[1:-1] for centers in solver.grid.centers]
+    return [[axis_weights(centers, x, derivative=d, degree=DEGREE) for d in range(3)] for centers, x in zip(inner, points.T, strict=True)]
 
 
 def _sampling(components: Sequence[str], stencils: list, box: list[slice]) -> CSRMatrix:
@@ -260,23 +274,25 @@ def _sampling(components: Sequence[str], stencils: list, box: list[slice]) -> CS
     return CSRMatrix.from_arrays(indptr, columns, np.stack(values, axis=1).ravel(), (len(indptr) - 1, int(np.prod(shape))))
 
 
-def _far(solver: SeparablePoisson, nodes: Sequence[np.ndarray], field: Field, sampling: CSRMatrix) -> np.ndarray:
-    """The response [row, source] at the stations to the boundary values that each unit equivalent source makes."""
-    modes = tuple(tf.constant(axis.modes.T) for axis in solver.axes)
-    columns = []
-    for up, north, east in np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, 3):
+def _far(solver: SeparablePoisson, nodes: Sequence[np.ndarray], components: Sequence[str], points: np.ndarray) -> np.ndarray:
+    """The response [row, source] at the stations to the boundary values that each unit equivalent source makes.
 
-        def potential(z: np.ndarray, y: np.ndarray, x: np.ndarray, at: tuple[float, float, float] = (up, north, east)) -> np.ndarray:
-            return 1 / np.sqrt((z - at[0]) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2) / (4 * np.pi)
+    These fields are harmonic and smooth over the whole box, whatever the model's cells: `SMOOTH` uniform cells an axis between
+    the same boundary planes resolve them, at a small fraction of the cost of the model's own grid.
+    """
+    ends = [(centers[0], centers[-1]) for centers in solver.grid.centers]
+    steps = [(high - low) / (SMOOTH + 1) for low, high in ends]
+    coarse = SeparablePoisson(Grid(tuple(low + step * (np.arange(SMOOTH + 3) - 0.5) for (low, _), step in zip(ends, steps, strict=True))))
 
-        spectrum = solver.boundary_source(potential)
-        columns.append(_sample(modes, field, sampling.pattern.entries, sampling.values, tf.constant(spectrum)).numpy())
-    return np.stack(columns, axis=1)
+    def boundary_values(source: np.ndarray) -> np.ndarray:
+        return coarse.boundary_source(
+            lambda z, y, x: GRAVITATIONAL_CONSTANT / np.sqrt((z - source[0]) ** 2 + (y - source[1]) ** 2 + (x - source[2]) ** 2)
+        )
 
-
-@tf.function(jit_compile=True)
-def _sample(modes: tuple[tf.Tensor, ...], field: Field, entries: Entries, values: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-    return _times((entries, values), transform(transform(source, modes) * field.inverse, field.modes))
+    sources = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, 3)
+    harmonic = coarse.solve(tf.constant(np.stack([boundary_values(source) for source in sources])))
+    sampling = _sampling(components, _stencils(coarse, points), [slice(0, n) for n in coarse.shape])
+    return sampling.matmat(tf.transpose(tf.reshape(harmonic, [len(sources), -1]))).numpy()
 
 
 def _near(operator: GravityPoisson, solver: SeparablePoisson, stencils: list, feeds: list, field: Field, far: np.ndarray) -> CSRMatrix:
@@ -294,9 +310,11 @@ def _near(operator: GravityPoisson, solver: SeparablePoisson, stencils: list, fe
         for s, response in enumerate(responses):
             window = [slice(low[s], high[s]) for low, high in ranges]
             edges = [axis[part.start : part.stop + 1] for axis, part in zip(grid.edges, window, strict=True)]
-            on_boundary = np.einsum("cba,ck,bj,ai->kji", sources[s, c], *[matrix[:, part] for matrix, part in zip(moments, window, strict=True)], optimize=True)
+            on_boundary = np.einsum(
+                "cba,ck,bj,ai->kji", sources[s, c], *[matrix[:, part] for matrix, part in zip(moments, window, strict=True)], optimize=True
+            )
             correction = fields.prism_response(name, points[s], edges) - component.sign * response - on_boundary
-            inside = operator.active[tuple(window)]
+            inside = operator.mask[tuple(window)]
             corrections[s, c] = correction[inside]
             columns[s] = np.ravel_multi_index(tuple(axis + part.start for axis, part in zip(np.nonzero(inside), window, strict=True)), grid.shape)
     order = [(s, c) for s in range(len(points)) for c in range(len(operator.components))]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -38,32 +38,40 @@ class GravityPrism(ForwardOperator):
     """
 
     grid: Grid
-    stations: Mapping[str, Any]
+    stations: checks.Coordinates
     components: Sequence[str] = ("gz",)
     active: Any | None = None
-    _kernel: tf.Tensor | None = dataclasses.field(default=None, repr=False)
+    _shared: tf.Tensor | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "components", fields.check(self.components))
-        object.__setattr__(self, "active", active_cells(self.grid, self.active))
-        if self._kernel is None:
-            object.__setattr__(self, "_kernel", self._build())
-
-    def _build(self) -> tf.Tensor:
         if self.grid.ndim != 3:
             raise checks.invalid("grid", f"with {self.grid.ndim} axes", "three-dimensional")
+        object.__setattr__(self, "components", fields.check(self.components))
+        self._kernel  # noqa: B018  (built now, so that what is wrong is said now)
+
+    @functools.cached_property
+    def _kernel(self) -> tf.Tensor:
+        return self._build() if self._shared is None else self._shared
+
+    def _build(self) -> tf.Tensor:
         size = 8 * len(self.points) * len(self.components) * self.grid.size
         if size > MAX_BYTES:
-            raise checks.invalid("kernel", f"of {size / 2**30:.1f} GB", f"at most {MAX_BYTES / 2**30:.0f} GB", "Use GravityPoisson, which needs none.")
+            raise checks.invalid(
+                "kernel", f"of {size / 2**30:.1f} GB", f"at most {MAX_BYTES / 2**30:.0f} GB", "Use GravityPoisson, which needs none."
+            )
         kernel = np.empty((len(self.points), len(self.components), self.grid.size))
         for s, point in enumerate(self.points):
             for c, component in enumerate(self.components):
-                kernel[s, c] = np.where(self.active, fields.prism_response(component, point, self.grid.edges), 0.0).ravel()
+                kernel[s, c] = np.where(self._mask, fields.prism_response(component, point, self.grid.edges), 0.0).ravel()
         return tf.constant(kernel)
 
     @functools.cached_property
+    def _mask(self) -> np.ndarray:
+        return active_cells(self.grid, self.active)
+
+    @functools.cached_property
     def _placed(self) -> tuple[np.ndarray, np.ndarray]:
-        return raise_stations(self.grid, self.active, checks.points("stations", self.stations, self.grid.dims))
+        return raise_stations(self.grid, self._mask, checks.points("stations", self.stations, self.grid.dims))
 
     @property
     def points(self) -> np.ndarray:
@@ -92,4 +100,4 @@ class GravityPrism(ForwardOperator):
     def subset(self, units: Any) -> "GravityPrism":
         index = np.asarray(units)
         stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
-        return dataclasses.replace(self, stations=stations, _kernel=tf.gather(self._kernel, index))
+        return dataclasses.replace(self, stations=stations, _shared=tf.gather(self._kernel, index))

@@ -31,5 +31,5 @@ def padded(matrix: CSRMatrix, rows: int) -> tuple[Entries, tf.Tensor]:
     """The entries and values of a matrix, its entries padded to a bucket with zeros at (0, 0) and its rows to `rows`."""
     extra = bucket(matrix.nnz) - matrix.nnz
     with tf.init_scope():
-        index = [tf.constant(np.pad(part, (0, extra))) for part in (matrix.pattern.rows, matrix.indices)]
-        return Entries(*index, (rows, matrix.shape[1])), tf.pad(matrix.values, [[0, extra]])
+        of_rows, of_columns = (tf.constant(np.pad(part, (0, extra))) for part in (matrix.pattern.rows, matrix.indices))
+        return Entries(of_rows, of_columns, (rows, matrix.shape[1])), tf.pad(matrix.values, [[0, extra]])

@@ -54,10 +54,8 @@ class Pattern:
             raise checks.invalid("indices", f"{indices[bad[0]]} at position {bad[0]}", f"from 0 to {columns - 1}")
         unsorted = np.flatnonzero((np.diff(indices) <= 0) & (np.diff(self.rows) == 0))
         if unsorted.size:
-            at = unsorted[0]
-            raise checks.invalid(
-                "indices", f"{indices[at]}, {indices[at + 1]} in row {self.rows[at]}", "strictly increasing in each row", "CSRMatrix.from_coo sorts and sums."
-            )
+            given = f"{indices[unsorted[0]]}, {indices[unsorted[0] + 1]} in row {self.rows[unsorted[0]]}"
+            raise checks.invalid("indices", given, "strictly increasing in each row", "CSRMatrix.from_coo sorts and sums.")
 
     @property
     def nnz(self) -> int:
@@ -149,7 +147,7 @@ class CSRMatrix:
         places, slots = np.unique(rows * shape[1] + columns, return_inverse=True)
         indptr = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1])
         pattern = Pattern(indptr, places % max(shape[1], 1), shape)
-        return cls(pattern, tf.math.unsorted_segment_sum(tf.reshape(values, [-1]), slots.astype(np.int32), places.size))
+        return cls(pattern, product.put(tf.reshape(values, [-1]), slots.astype(np.int32), places.size))
 
     @classmethod
     def from_dense(cls, matrix: Any) -> "CSRMatrix":
@@ -192,7 +190,7 @@ class CSRMatrix:
     @property
     def T(self) -> "CSRMatrix":
         """The transpose (not conjugated), whose values are these through a permutation."""
-        return CSRMatrix(self.pattern.transpose, tf.gather(self.values, self.pattern.permutation))
+        return CSRMatrix(self.pattern.transpose, product.take(self.values, self.pattern.permutation))
 
     def transpose(self) -> "CSRMatrix":
         """The transpose, as `T`."""
@@ -235,14 +233,15 @@ class CSRMatrix:
     def diagonal(self) -> tf.Tensor:
         """[min(rows, columns)] entries of the main diagonal, zero where the pattern has none."""
         places = np.flatnonzero(self.pattern.rows == self.indices)
-        return tf.math.unsorted_segment_sum(tf.gather(self.values, places), self.indices[places], min(self.shape))
+        return product.put(product.take(self.values, places), self.indices[places], min(self.shape))
 
     def _operand(self, name: str, operand: Any, axis: int, rank: int) -> tf.Tensor:
         tensor = operand if tf.is_tensor(operand) else tf.convert_to_tensor(operand, self.dtype)
         if tensor.dtype != self.dtype:
             raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {self.dtype.name}", "Cast it with tf.cast.")
         if not tensor.shape.is_compatible_with([self.shape[axis], *[None] * (rank - 1)]):
-            raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {(self.shape[axis],) if rank == 1 else (self.shape[axis], 'any')}")
+            expected = (self.shape[axis],) if rank == 1 else (self.shape[axis], "any")
+            raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {expected}")
         return tensor
 
 

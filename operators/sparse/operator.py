@@ -10,7 +10,7 @@ import tensorflow as tf
 from .. import checks
 from ..forward import ForwardOperator, Linearization, linear
 from .csr import CSRMatrix, Pattern
-from .product import Entries, product, transposed_product
+from .product import Entries, product, take, transposed_product
 
 
 @tf.function(jit_compile=True)
@@ -102,4 +102,4 @@ def select_rows(matrix: CSRMatrix, rows: np.ndarray) -> CSRMatrix:
     indptr = np.concatenate([[0], np.cumsum(counts)])
     places = np.arange(indptr[-1]) + np.repeat(matrix.indptr[rows] - indptr[:-1], counts)
     pattern = Pattern(indptr, matrix.indices[places], (len(rows), matrix.shape[1]))
-    return CSRMatrix(pattern, tf.gather(matrix.values, places))
+    return CSRMatrix(pattern, take(matrix.values, places))

@@ -9,14 +9,16 @@ is the adjoint in ``<a, b> = Re sum(conj(a) b)``):
     sampled product     v_k = sum_c Y[i_k, c] X[j_k, c] dY = product(g, X_bar)    dX = transposed(g, Y_bar)
 
 Each gradient is written with the other two, and each tangent, by the product rule, with the map itself; so derivatives of
-every order and in every mode are exact, and TensorFlow never differentiates the loops inside. Columns are taken in blocks, so that nothing of size entries x columns is formed beyond `BLOCK_BYTES`.
+every order and in every mode are exact, and TensorFlow never differentiates the loops inside. Columns are taken in blocks, so
+that nothing of size entries x columns is formed beyond `BLOCK_BYTES`.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from ..forward import differentiable
+from ..autodiff import differentiable
 
 #: Memory for the intermediate of size entries x columns of one block, in bytes; one column is always taken.
 BLOCK_BYTES = 64 * 2**20
@@ -39,31 +41,52 @@ class Entries(NamedTuple):
 def product(entries: Entries, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """A(values) x: [columns, k] to [rows, k], differentiable in `values` [nnz] and `x`, of one dtype."""
     return differentiable(
-        lambda v, x: _scatter(entries.rows, entries.columns, entries.shape[0], v, x),
-        lambda at, g: (sampled_product(entries, g, _conj(at[1])), transposed_product(entries, _conj(at[0]), g)),
-        lambda at, d: product(entries, d[0], at[1]) + product(entries, at[0], d[1]),
+        lambda v, x: [_scatter(entries.rows, entries.columns, entries.shape[0], v, x)],
+        lambda at, g: [sampled_product(entries, g[0], _conj(at[1])), transposed_product(entries, _conj(at[0]), g[0])],
+        lambda at, d: [product(entries, d[0], at[1]) + product(entries, at[0], d[1])],
         values, x,
-    )  # fmt: skip
+    )[0]  # fmt: skip
 
 
 def transposed_product(entries: Entries, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """A(values)^T y, without conjugation: [rows, k] to [columns, k], differentiable in `values` [nnz] and `y`."""
     return differentiable(
-        lambda v, y: _scatter(entries.columns, entries.rows, entries.shape[1], v, y),
-        lambda at, g: (sampled_product(entries, _conj(at[1]), g), product(entries, _conj(at[0]), g)),
-        lambda at, d: transposed_product(entries, d[0], at[1]) + transposed_product(entries, at[0], d[1]),
+        lambda v, y: [_scatter(entries.columns, entries.rows, entries.shape[1], v, y)],
+        lambda at, g: [sampled_product(entries, _conj(at[1]), g[0]), product(entries, _conj(at[0]), g[0])],
+        lambda at, d: [transposed_product(entries, d[0], at[1]) + transposed_product(entries, at[0], d[1])],
         values, y,
-    )  # fmt: skip
+    )[0]  # fmt: skip
 
 
 def sampled_product(entries: Entries, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """``y x^T`` at the entries of the pattern, without conjugation: [rows, k] and [columns, k] to [nnz]; differentiable in both."""
     return differentiable(
-        lambda y, x: _sample(entries, y, x),
-        lambda at, g: (product(entries, g, _conj(at[1])), transposed_product(entries, g, _conj(at[0]))),
-        lambda at, d: sampled_product(entries, d[0], at[1]) + sampled_product(entries, at[0], d[1]),
+        lambda y, x: [_sample(entries, y, x)],
+        lambda at, g: [product(entries, g[0], _conj(at[1])), transposed_product(entries, g[0], _conj(at[0]))],
+        lambda at, d: [sampled_product(entries, d[0], at[1]) + sampled_product(entries, at[0], d[1])],
         y, x,
-    )  # fmt: skip
+    )[0]  # fmt: skip
+
+
+def take(values: tf.Tensor, places: np.ndarray) -> tf.Tensor:
+    """``values[places]`` for vectors, with a dense derivative (`tf.gather` has IndexedSlices, which reach the user)."""
+    size = values.shape[0]
+    return differentiable(
+        lambda v: [tf.gather(v, places)],
+        lambda _, g: [put(g[0], places, size)],
+        lambda _, d: [take(d[0], places)],
+        values,
+    )[0]
+
+
+def put(values: tf.Tensor, places: np.ndarray, size: int) -> tf.Tensor:
+    """The vector ``out[places] += values`` of a given size: the adjoint of `take`."""
+    return differentiable(
+        lambda v: [tf.math.unsorted_segment_sum(v, places, size)],
+        lambda _, g: [take(g[0], places)],
+        lambda _, d: [put(d[0], places, size)],
+        values,
+    )[0]
 
 
 def _conj(tensor: tf.Tensor) -> tf.Tensor:

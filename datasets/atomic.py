@@ -1,0 +1,44 @@
+"""Writing files so that a reader finds the whole old file or the whole new one, never a half."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geoinv.operators import checks
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well; after an error nothing is left behind.
+
+    The temporary name keeps the suffix, because some writers choose their format by it.
+
+    Args:
+        path: Where the finished file belongs; its folder must exist. An existing file is replaced.
+
+    Yields:
+        The path to write to, on the same file system, so that the renaming is atomic.
+
+    Raises:
+        ValueError: `path` is a folder, or its folder does not exist.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise checks.invalid("path", f"'{target}'", "in an existing folder", f"Create '{target.parent}' first.")
+    if target.is_dir():
+        raise checks.invalid("path", f"'{target}'", "a file", "It is a folder.")
+    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:12]}{target.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Force the bytes to disk before the renaming, else a power cut could leave an empty file under the final name."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,121 @@
+"""Explicit derivatives given to TensorFlow: the only place where this project meets its automatic differentiation.
+
+Tapes and accumulators never look inside a function given to `differentiable`: they see its value and the two rules, pullback
+and pushforward. Rules are made of such functions again, so that derivatives of derivatives follow the rules too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import tensorflow as tf
+from tensorflow.python.eager import record  # no public name; tests/test_forward.py says at once if it moves
+
+if TYPE_CHECKING:
+    from .forward import ForwardOperator, Linearization
+
+Nest = Any  # a tensor, or a tuple / dict / nest of tensors
+
+
+def differentiable(
+    function: Callable[..., Any], pullback: Callable[..., Any], pushforward: Callable[..., Any], *inputs: tf.Tensor
+) -> list[tf.Tensor]:  # fmt: skip
+    """``function(*inputs)``, a list of tensors, whose derivatives are the ones given here, in eager, tf.function and XLA alike.
+
+    `tf.custom_gradient` alone is not enough: under tf.function a ForwardAccumulator looks inside it, at the plain operations.
+    So the function sees stopped inputs, and one record with both rules is made for tapes and accumulators; the custom
+    gradient serves the symbolic gradient of a whole tf.function, which does not see records.
+
+    Args:
+        function: The primal; never differentiated itself.
+        pullback: (inputs, cotangents) to one cotangent for each input; itself made of differentiable functions.
+        pushforward: (inputs, tangents) to the tangents of the results; itself made of differentiable functions.
+        inputs: Float or complex tensors.
+    """
+
+    # Recording goes on inside: the function may well use a tape of its own.
+    values = tuple(function(*map(tf.stop_gradient, inputs)))
+
+    @tf.custom_gradient
+    def evaluate(*inputs: tf.Tensor) -> tuple[Any, Any]:
+        return values, lambda *cotangents: tuple(pullback(inputs, cotangents))
+
+    with record.stop_recording():
+        outputs = list(evaluate(*inputs))
+    record.record_operation(
+        "Differentiable", outputs, list(inputs),
+        lambda *cotangents: list(pullback(inputs, cotangents)),
+        lambda *tangents: list(pushforward(inputs, tangents)),
+    )  # fmt: skip
+    return outputs
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """An operator at one model as TensorFlow differentiates it: F(m), J v, J* w and their derivatives, written with one another.
+
+    With C(v, w) = `hessian_product`: the cotangent u of J v goes to (C(v, u), J* u) for (m, v), that of J* w to (C(u, w), J u)
+    for (m, w). What is not known, F''(v, v') in the data and third derivatives, raises; it is never a silent zero.
+    """
+
+    operator: "ForwardOperator"
+    model: tuple[tf.Tensor, ...]
+    derivative: "Linearization"
+
+    @classmethod
+    def at(cls, operator: "ForwardOperator", model: Nest) -> "Recorded":
+        # All derivatives are explicit: nothing inside the physics is kept for them.
+        stopped = tf.nest.map_structure(tf.stop_gradient, model)
+        return cls(operator, tuple(tf.nest.flatten(model)), operator.linearize(stopped))
+
+    def data(self) -> Nest:
+        outputs = differentiable(
+            lambda *_: tf.nest.flatten(self.derivative.data),
+            lambda _, cotangents: self._adjoint(cotangents),
+            lambda _, tangents: self._tangent(tangents),
+            *self.model,
+        )
+        return tf.nest.pack_sequence_as(self.operator.data_spec, outputs)
+
+    def _tangent(self, v: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        n = len(self.model)
+        return differentiable(
+            lambda *at: tf.nest.flatten(self.derivative.pushforward(self._model(at[n:]))),
+            lambda at, u: [*self._bend(at[n:], u), *self._adjoint(u)],
+            _refuse,
+            *self.model, *v,
+        )  # fmt: skip
+
+    def _adjoint(self, w: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        n = len(self.model)
+        return differentiable(
+            lambda *at: tf.nest.flatten(self.derivative.pullback(self._data(at[n:]))),
+            lambda at, u: [*self._bend(u, at[n:]), *self._tangent(u)],
+            lambda at, d: [a + b for a, b in zip(self._bend(d[:n], at[n:]), self._adjoint(d[n:]), strict=True)],
+            *self.model, *w,
+        )  # fmt: skip
+
+    def _bend(self, v: Sequence[tf.Tensor], w: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        n = len(self.model)
+        if not self.operator.twice_differentiable:
+            _refuse()
+        return differentiable(
+            lambda *at: tf.nest.flatten(self.derivative.hessian_product(self._model(at[n : 2 * n]), self._data(at[2 * n :]))),
+            _refuse,
+            _refuse,
+            *self.model, *v, *w,
+        )  # fmt: skip
+
+    def _model(self, leaves: Sequence[tf.Tensor]) -> Nest:
+        return tf.nest.pack_sequence_as(self.operator.model_spec, leaves)
+
+    def _data(self, leaves: Sequence[tf.Tensor]) -> Nest:
+        return tf.nest.pack_sequence_as(self.operator.data_spec, leaves)
+
+
+def _refuse(*_: Any) -> Any:
+    raise ValueError(
+        "Invalid derivative of a derivative: this operator is not twice differentiable (see `twice_differentiable`), "
+        "or a second derivative in the data or a third one was asked for."
+    )

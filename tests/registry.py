@@ -1,0 +1,153 @@
+"""The operators that must pass the whole battery (`test_battery.py`): one line each, (name, factory)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from geoinv.operators.forward import Chain, ForwardOperator, Linearization, Stack, Sum
+from geoinv.operators.sparse import CSRMatrix, SparseOperator
+
+
+class Entry(NamedTuple):
+    """One operator of the battery.
+
+    Args:
+        name: Shown by pytest.
+        make: Builds it.
+        units: A subset to compare with the whole, structured as `subset` wants it; None where there is none.
+        tolerance: Of the comparisons that are equal to rounding.
+    """
+
+    name: str
+    make: Callable[[], ForwardOperator]
+    units: Any = (3, 0, 2)
+    tolerance: float = 1e-12
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Exponential(ForwardOperator):
+    """``exp(m)``, elementwise: the smallest nonlinear map."""
+
+    size: int
+    dtype: tf.DType = tf.float64
+    twice_differentiable: bool = True
+
+    @property
+    def model_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([self.size], self.dtype)
+
+    @property
+    def data_spec(self) -> tf.TensorSpec:
+        return self.model_spec
+
+    def forward(self, model: tf.Tensor) -> tf.Tensor:
+        return tf.exp(model)
+
+    def linearize(self, model: tf.Tensor) -> Linearization:
+        data = tf.exp(model)
+        slope = tf.math.conj(data) if self.dtype.is_complex else data
+        return Linearization(
+            self.model_spec, self.data_spec, data,
+            lambda v: data * v,
+            lambda w: slope * w,
+            (lambda v, w: slope * (tf.math.conj(v) if self.dtype.is_complex else v) * w) if self.twice_differentiable else None,
+        )  # fmt: skip
+
+    def subset(self, units: Any) -> ForwardOperator:
+        return Chain(sparse(self.size, self.size, matrix=np.eye(self.size), dtype=self.dtype).subset(units), self)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Product(ForwardOperator):
+    """``velocity * density`` from a dict, with a complex factor each: a nested model whose second derivative mixes the leaves."""
+
+    size: int
+
+    @property
+    def model_spec(self) -> dict[str, tf.TensorSpec]:
+        return {name: tf.TensorSpec([self.size], tf.complex128) for name in ("density", "velocity")}
+
+    @property
+    def data_spec(self) -> dict[str, tf.TensorSpec]:
+        return {"impedance": tf.TensorSpec([self.size], tf.complex128)}
+
+    def forward(self, model: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"impedance": model["density"] * model["velocity"]}
+
+    def linearize(self, model: dict[str, tf.Tensor]) -> Linearization:
+        density, velocity = model["density"], model["velocity"]
+
+        def adjoint(density: tf.Tensor, velocity: tf.Tensor, w: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return {"density": tf.math.conj(velocity) * w["impedance"], "velocity": tf.math.conj(density) * w["impedance"]}
+
+        return Linearization(
+            self.model_spec, self.data_spec, self.forward(model),
+            lambda v: {"impedance": v["density"] * velocity + density * v["velocity"]},
+            lambda w: adjoint(density, velocity, w),
+            lambda v, w: adjoint(v["density"], v["velocity"], w),
+        )  # fmt: skip
+
+    def subset(self, units: Any) -> ForwardOperator:
+        raise NotImplementedError
+
+
+def sparse(rows: int, columns: int, *, seed: int = 0, dtype: tf.DType = tf.float64, matrix: Any = None) -> SparseOperator:
+    """A random sparse operator, or that of a dense matrix."""
+    rng = np.random.default_rng(seed)
+    if matrix is None:
+        matrix = scipy.sparse.random_array((rows, columns), density=0.5, rng=rng).toarray()
+        if dtype.is_complex:
+            matrix = matrix * np.exp(1j * rng.uniform(0, 6, matrix.shape))
+    return SparseOperator(CSRMatrix.from_scipy(scipy.sparse.csr_array(matrix), dtype=dtype))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Flatten(ForwardOperator):
+    """The real and imaginary parts of an impedance, exponentiated: complex in, real out."""
+
+    size: int
+
+    @property
+    def model_spec(self) -> dict[str, tf.TensorSpec]:
+        return {"impedance": tf.TensorSpec([self.size], tf.complex128)}
+
+    @property
+    def data_spec(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        return (tf.TensorSpec([self.size], tf.float64),) * 2
+
+    def forward(self, model: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.exp(tf.math.real(model["impedance"])), tf.exp(tf.math.imag(model["impedance"]))
+
+    def linearize(self, model: dict[str, tf.Tensor]) -> Linearization:
+        real, imag = self.forward(model)
+        return Linearization(
+            self.model_spec, self.data_spec, (real, imag),
+            lambda v: (real * tf.math.real(v["impedance"]), imag * tf.math.imag(v["impedance"])),
+            lambda w: {"impedance": tf.complex(real * w[0], imag * w[1])},
+            lambda v, w: {"impedance": tf.complex(real * tf.math.real(v["impedance"]) * w[0], imag * tf.math.imag(v["impedance"]) * w[1])},
+        )  # fmt: skip
+
+    def subset(self, units: Any) -> ForwardOperator:
+        raise NotImplementedError
+
+
+OPERATORS = [
+    Entry("sparse", lambda: sparse(6, 5)),
+    Entry("sparse complex", lambda: sparse(6, 5, dtype=tf.complex128)),
+    Entry("exponential", lambda: Exponential(5)),
+    Entry("exponential complex", lambda: Exponential(5, tf.complex128)),
+    Entry("exponential once", lambda: Exponential(5, twice_differentiable=False)),
+    Entry("chain", lambda: sparse(6, 5) @ Exponential(5)),
+    Entry("chain twice nonlinear", lambda: Exponential(6) @ sparse(6, 5) @ Exponential(5)),
+    Entry("stack", lambda: Stack((sparse(6, 5), sparse(4, 5, seed=1) @ Exponential(5))), units=((3, 0, 2), (1, 2))),
+    Entry("sum", lambda: Sum((sparse(6, 5), sparse(6, 5, seed=1) @ Exponential(5)))),
+    Entry("product of a dict", lambda: Product(4), units=None),
+    Entry("chain of a dict", lambda: Flatten(4) @ Product(4), units=None),
+]
