@@ -82,6 +82,29 @@ def make(
     return survey
 
 
+def check_layout(survey: xarray.Dataset) -> xarray.Dataset:
+    """The survey itself, after checking that its variables are those of the convention, whatever their values.
+
+    Raises:
+        ValueError: Missing variables, other dimensions, values that are not numbers, an unknown component, or a unit that is not SI.
+    """
+    missing = [name for name in (*COORDINATES, "component", "observed", "uncertainty") if name not in survey.variables]
+    if missing:
+        raise checks.invalid("survey", f"without {', '.join(missing)}", "a Dataset as geoinv.datasets.survey.make returns")
+    expected = dict.fromkeys(COORDINATES, ("station",)) | dict.fromkeys(("observed", "uncertainty"), ("station", "component"))
+    for name, dims in expected.items():
+        if survey[name].dims != dims:
+            raise checks.invalid(name, f"over {survey[name].dims}", f"over {dims}")
+        if survey[name].dtype.kind not in "fiu":
+            raise checks.invalid(name, f"of type {survey[name].dtype}", "numbers")
+    for name in survey["component"].values:
+        checks.choice("component", str(name), tuple(COMPONENTS))
+    si = [COMPONENTS[str(name)] for name in survey["component"].values]
+    if "unit" in survey.variables and [str(unit) for unit in survey["unit"].values] != si:
+        raise checks.invalid("unit", f"{', '.join(map(str, survey['unit'].values))}", f"{', '.join(si)}", "Surveys in netCDF are in SI.")
+    return survey
+
+
 def validate(survey: xarray.Dataset) -> xarray.Dataset:
     """The survey itself, after checking that it follows the convention and is ready to be inverted.
 
@@ -92,15 +115,7 @@ def validate(survey: xarray.Dataset) -> xarray.Dataset:
     Warns:
         UserWarning: Stations at exactly the same position.
     """
-    missing = [name for name in (*COORDINATES, "component", "observed", "uncertainty") if name not in survey.variables]
-    if missing:
-        raise checks.invalid("survey", f"without {', '.join(missing)}", "a Dataset as geoinv.datasets.survey.make returns")
-    expected = dict.fromkeys(COORDINATES, ("station",)) | dict.fromkeys(("observed", "uncertainty"), ("station", "component"))
-    for name, dims in expected.items():
-        if survey[name].dims != dims:
-            raise checks.invalid(name, f"over {survey[name].dims}", f"over {dims}")
-    for name in survey["component"].values:
-        checks.choice("component", str(name), tuple(COMPONENTS))
+    check_layout(survey)
     _check_values(survey)
     for name, column in _columns(survey, "uncertainty"):
         zero = np.flatnonzero(column == 0)

@@ -1,32 +1,18 @@
 """Synthetic surveys whose exact data are known: analytic prisms, seeded noise."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
-import choclo
-import numba
 import numpy as np
 import xarray
 
 from geoinv.operators import checks
+from geoinv.operators.gravity.components import prism_field
 from geoinv.operators.grid import Grid
 
 from . import survey, topography
-
-# Component -> (choclo's function, sign): choclo's axes are easting, northing, upward; ours turn z down.
-_PRISM = {
-    "gz": (choclo.prism.gravity_u, -1),
-    "gx": (choclo.prism.gravity_e, 1),
-    "gy": (choclo.prism.gravity_n, 1),
-    "gzz": (choclo.prism.gravity_uu, 1),
-    "gxx": (choclo.prism.gravity_ee, 1),
-    "gyy": (choclo.prism.gravity_nn, 1),
-    "gxy": (choclo.prism.gravity_en, 1),
-    "gxz": (choclo.prism.gravity_eu, -1),
-    "gyz": (choclo.prism.gravity_nu, -1),
-}
 
 
 @final
@@ -110,39 +96,6 @@ def gravity(
         active=active,
         block_center=tuple(float(axis[part].mean()) for axis, part in zip(grid.centers, block, strict=True)),
     )
-
-
-def prism_field(component: str, points: np.ndarray, grid: Grid, density: Any) -> np.ndarray:
-    """Exact field of the cells of a 3-D grid (Nagy et al. 2000; Fukushima 2020, through choclo), for tests and small examples.
-
-    Args:
-        component: Such as "gz"; z down.
-        points: Metres, [point, (upward, northing, easting)].
-        grid: The cells.
-        density: In kg/m3, shaped as the grid; cells of zero density cost nothing.
-
-    Returns:
-        [point], in m/s2 or 1/s2.
-    """
-    kernel, sign = _PRISM[checks.choice("component", component, tuple(_PRISM))]
-    values = checks.shape("density", checks.finite("density", density), grid.shape)
-    cells = np.nonzero(values)
-    # Columns west, east, south, north, bottom, top, as choclo takes them.
-    bounds = [grid.edges[axis][cells[axis] + end] for axis in (2, 1, 0) for end in (0, 1)]
-    return sign * _sum_prisms(kernel, np.ascontiguousarray(points, dtype=np.float64), np.stack(bounds, axis=1), values[cells])
-
-
-# Serial: a parallel loop doubles the compile time (1.3 to 2.9 s a component, and choclo's functions defeat Numba's cache),
-# which is far more than the sums of an example take.
-@numba.njit
-def _sum_prisms(kernel: Callable[..., float], points: np.ndarray, prisms: np.ndarray, density: np.ndarray) -> np.ndarray:
-    result = np.zeros(points.shape[0])
-    for i in range(points.shape[0]):
-        upward, northing, easting = points[i]
-        for j in range(prisms.shape[0]):
-            west, east, south, north, bottom, top = prisms[j]
-            result[i] += kernel(easting, northing, upward, west, east, south, north, bottom, top, density[j])
-    return result
 
 
 def _ground(grid: Grid, relief: float, northing: np.ndarray, easting: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import xarray
 
 from geoinv.operators import checks
 
-from .survey import add_history
+from .survey import COMPONENTS, add_history
 
 
 def trend_matrix(easting: Any, northing: Any, degree: int, *, region: Sequence[float] | None = None) -> np.ndarray:
@@ -36,6 +36,19 @@ def trend_matrix(easting: Any, northing: Any, degree: int, *, region: Sequence[f
     west, east, south, north = region_of(*points.T) if region is None else region
     x, y = _scaled(points[:, 0], west, east), _scaled(points[:, 1], south, north)
     return np.stack([x ** (total - j) * y**j for total in range(int(degree) + 1) for j in range(total + 1)], axis=1)
+
+
+def check_determined(matrix: np.ndarray, degree: int) -> np.ndarray:
+    """The matrix itself, [station, term], if the stations determine every term.
+
+    Raises:
+        ValueError: Too few stations, or on a line.
+    """
+    rank = int(np.linalg.matrix_rank(matrix))
+    if rank < matrix.shape[1]:
+        given = f"{degree} ({matrix.shape[1]} terms) for {matrix.shape[0]} stations that determine {rank}"
+        raise checks.invalid("degree", given, "low enough for the stations", "Lower the degree.")
+    return matrix
 
 
 def region_of(easting: Any, northing: Any) -> tuple[float, float, float, float]:
@@ -65,13 +78,10 @@ def remove_trend(survey: xarray.Dataset, degree: int, component: str = "gz") -> 
         raise checks.invalid("survey", f"without its trend of degree {survey.attrs['trend_degree']}", "one whose trend is still there")
     easting, northing = survey["easting"].values, survey["northing"].values
     matrix = trend_matrix(easting, northing, degree)
-    coefficients, _, rank, _ = np.linalg.lstsq(matrix, survey["observed"].values[:, at], rcond=None)
-    if rank < matrix.shape[1]:
-        given = f"{degree} ({matrix.shape[1]} terms) for {matrix.shape[0]} stations that determine {rank}"
-        raise checks.invalid("degree", given, "low enough for the stations", "Lower the degree.")
+    coefficients = np.linalg.lstsq(check_determined(matrix, degree), survey["observed"].values[:, at], rcond=None)[0]
     observed = survey["observed"].copy(deep=True)
     observed[:, at] = observed[:, at] - matrix @ coefficients
-    unit = str(survey["unit"].values[at])
+    unit = COMPONENTS[component]
     line = f"trend of degree {degree} removed from {component}; coefficients in {unit}: {', '.join(f'{c:.6g}' for c in coefficients)}"
     attrs = {
         "trend_degree": int(degree),

@@ -1,6 +1,5 @@
 """The command line. Everything heavy is imported inside the commands, so that help answers at once."""
 
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -33,7 +32,6 @@ Overrides = Annotated[
 
 def main() -> None:
     """Run the command line; a mistake of use ends in one line on standard error and exit code 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on its own start-up would bury ours
     warnings.showwarning = _show_warning
     try:
         app()

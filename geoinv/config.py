@@ -149,11 +149,11 @@ class OperatorOptions(Section):
 class Regularization(Section):
     """What is asked of the model besides fitting the data."""
 
-    smallness: Weight = option(1.0, "Weight of the departure from the reference.")
+    smallness: Weight = option(0.01, "Weight of the departure from the reference, against smoothness over one horizontal cell.")
     smoothness: tuple[Weight, Weight, Weight] = option((1.0, 1.0, 1.0), "Weights of first differences along (vertical, northing, easting).")
     reference: float = option(0.0, "Reference density, kg/m3.")
     weighting: Literal["sensitivity", "depth", "none"] = option("sensitivity", "What balances shallow against deep cells.")
-    depth_exponent: Positive = option(2.0, "Decay of the kernel with distance that weighting = 'depth' assumes.")
+    depth_exponent: Positive = option(1.5, "Decay of the kernel with distance that weighting = 'depth' assumes.")
 
     @model_validator(mode="after")
     def _some_weight(self) -> "Regularization":

@@ -55,6 +55,7 @@ def load(config: Config) -> Inputs:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         survey = read_survey(config)
+        surveys.split_holdout(survey, config.inversion.holdout, config.seed)
         ground = _ground(config, survey)
         grid = _grid(config, survey, ground)
         active = _active(config, grid, survey, ground)
@@ -87,7 +88,7 @@ def describe(inputs: Inputs) -> list[str]:
 def read_survey(config: Config) -> xarray.Dataset:
     """The survey of the config's [data], in SI, validated and with uncertainties."""
     data = config.data
-    survey = _read(config)
+    survey = _gz(_read(config))
     if data.height:
         survey = survey.assign_coords(upward=survey["upward"] + data.height)
         survey = surveys.add_history(survey, f"{data.height:g} m added to the height of every station")
@@ -100,8 +101,11 @@ def read_survey(config: Config) -> xarray.Dataset:
         zeros = int((survey["uncertainty"].values == 0).sum())
         given = f"zero or not given at {zeros} of {survey.sizes['station']} stations"
         raise checks.invalid("uncertainty", given, "positive", "Give data.uncertainty_floor in the file's units.")
-    if data.trend_degree is not None and data.trend == "remove":
-        survey, _ = trend.remove_trend(survey, data.trend_degree)
+    if data.trend_degree is not None:
+        if data.trend == "remove":
+            survey, _ = trend.remove_trend(survey, data.trend_degree)
+        else:
+            trend.check_determined(trend.trend_matrix(survey["easting"].values, survey["northing"].values, data.trend_degree), data.trend_degree)
     return surveys.validate(survey)
 
 
@@ -110,11 +114,20 @@ def _read(config: Config) -> xarray.Dataset:
     suffix = Path(data.file).suffix.lower()
     form = data.format if data.format != "auto" else {".nc": "netcdf", ".nc4": "netcdf", ".obs": "ubc", ".grv": "ubc"}.get(suffix, "csv")
     if form == "netcdf":
-        return netcdf.read(data.file)
+        survey = surveys.check_layout(netcdf.read(data.file))
+        return survey.assign_attrs(crs=survey.attrs.get("crs") or data.crs or "")
     if form == "ubc":
         return ubc.read_observations(data.file, units=data.units, positive=data.positive, crs=data.crs or "")
     named = {name: column for name, column in data.columns if column is not None}
     return csv.read_csv(data.file, columns=named or None, units=data.units, positive=data.positive, crs=data.crs or "")
+
+
+def _gz(survey: xarray.Dataset) -> xarray.Dataset:
+    """The component that is inverted."""
+    names = [str(name) for name in survey["component"].values]
+    if "gz" not in names:
+        raise checks.invalid("data.file", f"with {', '.join(names)}", "a survey of gz")
+    return survey.isel(component=[names.index("gz")])
 
 
 def _reduce(survey: xarray.Dataset, reduction: str, density: float) -> xarray.Dataset:
@@ -162,6 +175,8 @@ def _grid(config: Config, survey: xarray.Dataset, ground: topography.Topography 
     lowest = float(survey["upward"].values.min())
     depth = options.depth or min(np.ptp(edges) for edges in plane) / 2
     top = _top(options.top, vertical, survey, ground, plane)
+    if top <= lowest - depth:
+        raise checks.invalid("grid.top", f"{top:g} m", f"above the grid's bottom, {lowest - depth:g} m")
     return Grid((_layers(top, lowest - options.uniform_depth, lowest - depth, vertical, options.growth), *plane))
 
 
@@ -172,7 +187,8 @@ def _top(given: float | None, vertical: float, survey: xarray.Dataset, ground: t
     if ground is None:
         return float(upward.min())
     north, east = ((edges[1:] + edges[:-1]) / 2 for edges in plane)
-    return float(np.ceil(ground.elevation(east, north[:, None]).max() / vertical) * vertical)
+    highest = ground.elevation(east, north[:, None]).max()
+    return float(np.ceil(highest / vertical - 1e-9) * vertical)  # interpolation's rounding asks for no further layer
 
 
 def _layers(top: float, uniform_to: float, bottom: float, thickness: float, growth: float) -> np.ndarray:
@@ -205,8 +221,19 @@ def _bound(config: Config, name: str, grid: Grid, active: np.ndarray) -> np.ndar
         given = -np.inf if name == "lower" else np.inf
     if not isinstance(given, str):
         return np.full(int(active.sum()), float(given))
-    if Path(given).suffix.lower() in (".nc", ".nc4"):
-        values = netcdf.read(given)["density"].transpose(*grid.dims).values
-    else:
-        values = ubc.read_model(given, grid)
-    return checks.finite(f"bounds.{name}", checks.shape(f"bounds.{name}", values, grid.shape)[active])
+    values = _density(given, grid) if Path(given).suffix.lower() in (".nc", ".nc4") else ubc.read_model(given, grid)
+    return checks.finite(f"bounds.{name}", values[active])
+
+
+def _density(path: str, grid: Grid) -> np.ndarray:
+    """The density of a netCDF model, after checking that it lies on the grid's cells."""
+    data = netcdf.read(path)
+    if "density" not in data or set(data["density"].dims) != set(grid.dims):
+        raise checks.invalid("path", f"'{path}'", f"a model with 'density' over {', '.join(grid.dims)}")
+    density = data["density"].transpose(*grid.dims)
+    if density.shape != grid.shape:
+        raise checks.invalid("path", f"'{path}' of shape {density.shape}", f"a model of shape {grid.shape}")
+    for name, centers, widths in zip(grid.dims, grid.centers, grid.widths, strict=True):
+        if np.abs(density[name].values - centers).max() > 1e-3 * widths.min():
+            raise checks.invalid("path", f"'{path}' with other {name} coordinates", "a model on the cells of the grid")
+    return density.values

@@ -1,5 +1,6 @@
 """The gravity job: from a config to a directory of results."""
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from .inversion import Outcome, Problem
 
 MGAL = 1e5  # mGal in one m/s2
+
+# A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def check(config: Config) -> list[str]:

@@ -33,26 +33,28 @@ def probed_diagonal(adjoint: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int,
 
 
 def sensitivity_weights(diagonal: np.ndarray, volumes: np.ndarray) -> np.ndarray:
-    """Root of the summed squared sensitivities, per volume of the cell, relative to its largest value (Portniaguine & Zhdanov 2002).
+    """Fourth root of the summed squared sensitivities per volume of the cell, relative to its largest value (Li & Oldenburg 2000).
+
+    The penalty on a cell is then proportional to how well the data see it. A steeper power pushes bodies to depth and
+    carves holes around stations: blocks at four depths were placed best with this one.
 
     Args:
         diagonal: diag(J^T J) for each active cell.
         volumes: Of each active cell, m3.
     """
-    weights = np.sqrt(diagonal) / volumes
-    largest = weights.max()
-    if not largest > 0:
+    seen = np.sqrt(diagonal) / volumes
+    if not seen.max() > 0:
         raise checks.invalid("sensitivities", "zero everywhere", "above zero somewhere", "Do the stations see the grid?")
-    return np.maximum(weights / largest, FLOOR)
+    return np.maximum(np.sqrt(seen / seen.max()), FLOOR)
 
 
-def depth_weights(grid: Grid, active: np.ndarray, *, exponent: float = 2.0) -> np.ndarray:
+def depth_weights(grid: Grid, active: np.ndarray, *, exponent: float = 1.5) -> np.ndarray:
     """``(1 + depth / z0)^(-exponent / 2)`` of each active cell, z0 being half the thickness of the top cell (Li & Oldenburg 1998).
 
     Args:
         grid: The model's grid.
         active: Mask, shaped as the grid.
-        exponent: Decay of the kernel with distance: 2 for gz.
+        exponent: Decay of the kernel with distance: 2 for gz at one station, less for stations spread over the ground.
     """
     depth = np.where(active, tops(grid, active) - grid.centers[0].reshape(-1, *[1] * (grid.ndim - 1)), 0.0)[active]
     scale = grid.widths[0].max() / 2

@@ -6,7 +6,8 @@ import scipy.sparse
 import tensorflow as tf
 
 from geoinv.operators.sparse import CSRMatrix, SparseOperator
-from geoinv.operators.sparse.operator import apply, bucket
+from geoinv.operators.sparse.buckets import bucket
+from geoinv.operators.sparse.operator import apply
 
 
 def dense(dtype: str = "float64") -> np.ndarray:

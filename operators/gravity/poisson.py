@@ -224,7 +224,8 @@ def padded_grid(grid: Grid, highest: float) -> Grid:
     uniform = [(UNIFORM, UNIFORM + above), (UNIFORM, UNIFORM), (UNIFORM, UNIFORM)]
     reach = REACH * max(np.ptp(edges) for edges in grid.edges) / 2
     growing = [(_cells_to(reach, widths[0]), _cells_to(reach, widths[-1])) for widths in grid.widths]
-    return grid.pad(uniform, ratio=1.0).pad(growing, ratio=GROWTH)
+    # The core is the model's whole grid, padding cells of its own included.
+    return Grid(grid.edges).pad(uniform, ratio=1.0).pad(growing, ratio=GROWTH)
 
 
 def _cells_to(reach: float, width: float) -> int:
@@ -313,8 +314,8 @@ def _near(operator: GravityPoisson, solver: SeparablePoisson, stencils: list, fe
             on_boundary = np.einsum(
                 "cba,ck,bj,ai->kji", sources[s, c], *[matrix[:, part] for matrix, part in zip(moments, window, strict=True)], optimize=True
             )
-            correction = fields.prism_response(name, points[s], edges) - component.sign * response - on_boundary
             inside = operator.mask[tuple(window)]
+            correction = fields.prism_response(name, points[s], edges, inside) - component.sign * response - on_boundary
             corrections[s, c] = correction[inside]
             columns[s] = np.ravel_multi_index(tuple(axis + part.start for axis, part in zip(np.nonzero(inside), window, strict=True)), grid.shape)
     order = [(s, c) for s in range(len(points)) for c in range(len(operator.components))]

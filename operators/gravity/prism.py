@@ -62,7 +62,7 @@ class GravityPrism(ForwardOperator):
         kernel = np.empty((len(self.points), len(self.components), self.grid.size))
         for s, point in enumerate(self.points):
             for c, component in enumerate(self.components):
-                kernel[s, c] = np.where(self._mask, fields.prism_response(component, point, self.grid.edges), 0.0).ravel()
+                kernel[s, c] = fields.prism_response(component, point, self.grid.edges, self._mask).ravel()
         return tf.constant(kernel)
 
     @functools.cached_property

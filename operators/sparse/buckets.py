@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from .csr import CSRMatrix, Pattern
-from .product import Entries
+from .product import Entries, take
 
 
 def bucket(size: int) -> int:
@@ -24,7 +24,7 @@ def select_rows(matrix: CSRMatrix, rows: np.ndarray) -> CSRMatrix:
     indptr = np.concatenate([[0], np.cumsum(counts)])
     places = np.arange(indptr[-1]) + np.repeat(matrix.indptr[rows] - indptr[:-1], counts)
     pattern = Pattern(indptr, matrix.indices[places], (len(rows), matrix.shape[1]))
-    return CSRMatrix(pattern, tf.gather(matrix.values, places))
+    return CSRMatrix(pattern, take(matrix.values, places))
 
 
 def padded(matrix: CSRMatrix, rows: int) -> tuple[Entries, tf.Tensor]:
@@ -32,4 +32,4 @@ def padded(matrix: CSRMatrix, rows: int) -> tuple[Entries, tf.Tensor]:
     extra = bucket(matrix.nnz) - matrix.nnz
     with tf.init_scope():
         of_rows, of_columns = (tf.constant(np.pad(part, (0, extra))) for part in (matrix.pattern.rows, matrix.indices))
-        return Entries(of_rows, of_columns, (rows, matrix.shape[1])), tf.pad(matrix.values, [[0, extra]])
+    return Entries(of_rows, of_columns, (rows, matrix.shape[1])), tf.pad(matrix.values, [[0, extra]])

@@ -1,6 +1,5 @@
 """A sparse matrix as a linear forward operator whose subsets reuse one compiled program."""
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -9,8 +8,9 @@ import tensorflow as tf
 
 from .. import checks
 from ..forward import ForwardOperator, Linearization, linear
-from .csr import CSRMatrix, Pattern
-from .product import Entries, product, take, transposed_product
+from .buckets import bucket, padded, select_rows
+from .csr import CSRMatrix
+from .product import Entries, product, transposed_product
 
 
 @tf.function(jit_compile=True)
@@ -25,11 +25,6 @@ def apply_transposed(entries: Entries, values: tf.Tensor, y: tf.Tensor) -> tf.Te
     return transposed_product(entries, values, y[:, tf.newaxis])[:, 0]
 
 
-def bucket(size: int) -> int:
-    """The power of two that a size is padded to."""
-    return 1 << max(size - 1, 0).bit_length()
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class SparseOperator(ForwardOperator):
@@ -41,12 +36,12 @@ class SparseOperator(ForwardOperator):
     """
 
     matrix: CSRMatrix
-    _values: tf.Tensor = field(init=False, repr=False)
+    _padded: tuple[Entries, tf.Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Padded here and not on first use: that might be inside a tf.function, whose tensors must not be kept.
-        extra = bucket(self.matrix.nnz) - self.matrix.nnz
-        object.__setattr__(self, "_values", tf.stop_gradient(tf.pad(self.matrix.values, [[0, extra]])))
+        entries, values = padded(self.matrix, bucket(self.matrix.shape[0]))
+        object.__setattr__(self, "_padded", (entries, tf.stop_gradient(values)))
 
     @property
     def model_spec(self) -> tf.TensorSpec:
@@ -57,7 +52,7 @@ class SparseOperator(ForwardOperator):
         return tf.TensorSpec([self.matrix.shape[0]], self.matrix.dtype)
 
     def forward(self, model: tf.Tensor) -> tf.Tensor:
-        return apply(self._entries, self._values, model)[: self.matrix.shape[0]]
+        return apply(*self._padded, model)[: self.matrix.shape[0]]
 
     def linearize(self, model: tf.Tensor) -> Linearization:
         return linear(self, model, self._adjoint)
@@ -77,29 +72,6 @@ class SparseOperator(ForwardOperator):
         return SparseOperator(select_rows(self.matrix, rows))
 
     def _adjoint(self, cotangent: tf.Tensor) -> tf.Tensor:
-        values = tf.math.conj(self._values) if self._values.dtype.is_complex else self._values
-        padded = tf.pad(cotangent, [[0, self._entries.shape[0] - self.matrix.shape[0]]])
-        return apply_transposed(self._entries, values, padded)
-
-    @functools.cached_property
-    def _entries(self) -> Entries:
-        """The pattern with rows and entries padded to a bucket: empty rows, and entries at (0, 0) whose values are zero."""
-        pattern = self.matrix.pattern
-        extra = bucket(pattern.nnz) - pattern.nnz
-        with tf.init_scope():
-            rows, columns = (tf.constant(np.pad(index, (0, extra))) for index in (pattern.rows, pattern.indices))
-        return Entries(rows, columns, (bucket(pattern.shape[0]), pattern.shape[1]))
-
-
-def select_rows(matrix: CSRMatrix, rows: np.ndarray) -> CSRMatrix:
-    """Some rows of a matrix, in the order given; its values stay differentiable.
-
-    Args:
-        matrix: The whole.
-        rows: [n] integer row numbers; one may appear more than once.
-    """
-    counts = np.diff(matrix.indptr)[rows]
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    places = np.arange(indptr[-1]) + np.repeat(matrix.indptr[rows] - indptr[:-1], counts)
-    pattern = Pattern(indptr, matrix.indices[places], (len(rows), matrix.shape[1]))
-    return CSRMatrix(pattern, take(matrix.values, places))
+        entries, values = self._padded
+        conjugate = tf.math.conj(values) if values.dtype.is_complex else values
+        return apply_transposed(entries, conjugate, tf.pad(cotangent, [[0, entries.shape[0] - self.matrix.shape[0]]]))

@@ -150,6 +150,11 @@ class SeparablePoisson:
                 total[layer] -= self._face(axis, end, potential)
         return total
 
+    @functools.cached_property
+    def _rows(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """The unknowns' rows of K and M of each axis, dense: `boundary_source` may be called for many potentials."""
+        return tuple((axis.stiffness[1:-1].toarray(), axis.mass[1:-1].toarray()) for axis in self.axes)
+
     def _face(self, axis: int, end: int, potential: Callable[..., np.ndarray]) -> np.ndarray:
         others = [other for other in range(self.grid.ndim) if other != axis]
         # Each ring cell belongs to one face: the earlier axes' faces take the ring's edges and corners.
@@ -161,10 +166,9 @@ class SeparablePoisson:
         for stiff in range(self.grid.ndim):
             term = values
             for position, other in enumerate(others):
-                matrix = self.axes[other].stiffness if other == stiff else self.axes[other].mass
-                term = np.moveaxis(np.tensordot(matrix[1:-1, columns[other]].toarray(), term, (1, position)), 0, position)
-            across = self.axes[axis].stiffness if stiff == axis else self.axes[axis].mass
-            total += across[1:-1, [end]].toarray()[beside, 0] * term
+                matrix = self._rows[other][other != stiff]
+                term = np.moveaxis(np.tensordot(matrix[:, columns[other]], term, (1, position)), 0, position)
+            total += self._rows[axis][axis != stiff][beside, end] * term
         return total
 
 
