@@ -21,13 +21,11 @@ import numpy as np
 import xarray
 
 from geoinv.operators import checks
+from geoinv.operators.gravity import components
 
 COORDINATES = ("easting", "northing", "upward")
 #: The SI unit of each component.
-COMPONENTS = {
-    **dict.fromkeys(("gz", "gx", "gy"), "m/s2"),
-    **dict.fromkeys(("gzz", "gxx", "gyy", "gxy", "gxz", "gyz"), "1/s2"),
-}
+COMPONENTS = {name: component.unit for name, component in components.COMPONENTS.items()}
 
 
 def make(

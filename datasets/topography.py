@@ -203,20 +203,5 @@ def active_cells(grid: Grid, elevation_on_columns: Any, stations: checks.Coordin
     return np.arange(grid.shape[0]).reshape(-1, *[1] * (grid.ndim - 1)) < top
 
 
-def depth_below_staircase(grid: Grid, active: np.ndarray, points: np.ndarray | Mapping[str, Any]) -> np.ndarray:
-    """How far each point lies below the top of the active cells of its column, in metres; negative above.
-
-    Args:
-        grid: The cells.
-        active: bool, shaped as the grid; a column without active cells tops out at the grid's bottom.
-        points: Metres, [point, axis] in the grid's order, or named coordinates; those outside take the nearest column.
-    """
-    given = points if isinstance(points, np.ndarray) else checks.points("points", points, grid.dims)
-    mask = checks.shape("active", active, grid.shape).astype(bool)
-    count = np.where(mask.any(axis=0), grid.shape[0] - np.argmax(mask[::-1], axis=0), 0)
-    column = tuple(grid.cell_index(given)[:, 1:].T)
-    return grid.edges[0][count[column]] - given[:, 0]
-
-
 def _inside_horizontally(grid: Grid, points: np.ndarray) -> np.ndarray:
     return np.all([(axis[0] <= column) & (column <= axis[-1]) for axis, column in zip(grid.edges[1:], points.T[1:], strict=True)], axis=0)

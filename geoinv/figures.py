@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from geoinv.operators.constants import UNITS
 from geoinv.operators.grid import Grid
@@ -131,6 +131,7 @@ def _thin_ticks(ax: Axes) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
+        axis.get_major_formatter().set_scientific(False)  # type: ignore[attr-defined]
     ax.tick_params(labelsize=7.5)
 
 
@@ -158,6 +159,7 @@ def model_sections(model: "xarray.Dataset") -> Figure:
     wide = float(np.clip((tall - 0.6) * width / height, 2.4, 5.0))
     figure = Figure(figsize=(wide + 6.0, tall), layout="constrained")
     parts = figure.add_gridspec(2, 2, width_ratios=[wide, 4.2], height_ratios=np.clip(panels, 0.7, None))
+    figure.get_layout_engine().set(hspace=0.06)  # type: ignore[union-attr,call-arg]
     axes = [figure.add_subplot(parts[:, 0]), figure.add_subplot(parts[0, 1]), figure.add_subplot(parts[1, 1])]
     colours, norm = _density_scale(block.density)
     for axis, ax in enumerate(axes):
@@ -190,9 +192,9 @@ class _Block(NamedTuple):
         return cls(np.asarray(model["density"])[grid.core], truth, tuple(axis / factor for axis in edges), unit)
 
     def strongest_cell(self) -> tuple[int, ...]:
-        """The layer with the strongest anomaly, summed over cells above half the peak, and that layer's strongest cell."""
+        """The layer with the largest sum of squared anomalies, a body's middle rather than its sharpest corner, and its strongest cell."""
         anomaly = np.nan_to_num(np.abs(self.density - np.nanmedian(self.density)))
-        layer = int(np.argmax(np.sum(np.where(anomaly >= anomaly.max() / 2, anomaly, 0), axis=(1, 2))))
+        layer = int(np.argmax(np.sum(anomaly**2, axis=(1, 2))))
         return (layer, *(int(i) for i in np.unravel_index(np.argmax(anomaly[layer]), anomaly[layer].shape)))
 
     def center(self, axis: int, cell: tuple[int, ...]) -> float:
@@ -272,12 +274,14 @@ def convergence(history: Sequence[Mapping[str, float]], target: float = 1.0) -> 
     top.axhline(target, color="#D55E00", linestyle="--", linewidth=1.2, label=f"target {target:g}")
     top.set_ylabel("chi2", fontsize=9)
     top.legend(fontsize=8, frameon=False)
-    bottom.semilogy(iterations, [record["trade_off"] for record in history], "s-", color="#009E73", markersize=4)
+    used = [record for record in history if record["trade_off"] > 0]  # the first model has none
+    bottom.semilogy([record["iteration"] for record in used], [record["trade_off"] for record in used], "s-", color="#009E73", markersize=4)
     bottom.set_ylabel("trade-off\nparameter", fontsize=9)
     bottom.set_xlabel("iteration", fontsize=9)
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in (top, bottom):
         ax.grid(True, which="major", color="0.9")
         ax.spines[["top", "right"]].set_visible(False)
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.tick_params(labelsize=8)
     return figure

@@ -109,6 +109,11 @@ class Iterate:
     cg_iterations: int
     seconds: float
 
+    @property
+    def per_datum(self) -> float:
+        """phi_d over the number of data, which is held against the target: chi2 for least squares, less with outliers for a robust misfit."""
+        return self.phi_d / int(tf.size(self.predicted))
+
     def record(self) -> dict[str, float]:
         """The numbers of a row of the history."""
         names = ("iteration", "phi_d", "chi2", "phi_m", "trade_off", "cg_iterations", "seconds")
@@ -175,25 +180,24 @@ def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
 def cooled(trade_off: float, history: Sequence[Iterate], settings: Settings) -> float:
     """The next trade-off parameter: divided by the cooling factor, or by less where that would overshoot the target misfit.
 
-    How log chi2 answers to log beta is read off the last two iterates; the target is then approached along that line.
+    How log phi_d answers to log beta is read off the last two iterates; the target is then approached along that line.
     """
     if history[-1].iteration % settings.cooling_every:
         return trade_off
     factor = settings.cooling_factor
     if len(history) > 2 and history[-2].trade_off > history[-1].trade_off:
-        slope = math.log(history[-2].chi2 / history[-1].chi2) / math.log(history[-2].trade_off / history[-1].trade_off)
+        slope = math.log(history[-2].phi_d / history[-1].phi_d) / math.log(history[-2].trade_off / history[-1].trade_off)
         if slope > 0.05:
             # Two per cent beyond the target, so that the last step does not fall just short of it.
-            factor = min(factor, max(1.05, (1.02 * history[-1].chi2 / settings.target_chi2) ** (1 / slope)))
+            factor = min(factor, max(1.05, (1.02 * history[-1].per_datum / settings.target_chi2) ** (1 / slope)))
     return trade_off / factor
 
 
 def _ended(history: Sequence[Iterate], settings: Settings, problem: Problem) -> tuple[str, str] | None:
     last, target = history[-1], settings.target_chi2
-    plain = isinstance(problem.misfit, L2)
-    reached = last.chi2 if plain else last.phi_d / int(tf.size(problem.observed))
-    if reached <= target:
-        return "converged", f"Reached the target: {'chi2' if plain else 'the robust misfit per datum'} {reached:.3g} <= {target:g}."
+    if last.per_datum <= target:
+        name = "chi2" if isinstance(problem.misfit, L2) else "the robust misfit per datum"
+        return "converged", f"Reached the target: {name} {last.per_datum:.3g} <= {target:g}."
     if last.iteration >= settings.max_iterations:
         advice = "Raise inversion.max_iterations to go on."
         return "iteration-limit", f"{settings.max_iterations} iterations were allowed and chi2 is {last.chi2:.3g}. {advice}"

@@ -1,5 +1,6 @@
 """The operators that must pass the whole battery (`test_battery.py`): one line each, (name, factory)."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -8,7 +9,12 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from geoinv.maps import ActiveCells, WithTrend
+from geoinv.maps import Exponential as Positive
 from geoinv.operators.forward import Chain, ForwardOperator, Linearization, Stack, Sum
+from geoinv.operators.gravity.poisson import GravityPoisson
+from geoinv.operators.gravity.prism import GravityPrism
+from geoinv.operators.grid import Grid
 from geoinv.operators.sparse import CSRMatrix, SparseOperator
 
 
@@ -138,6 +144,24 @@ class Flatten(ForwardOperator):
         raise NotImplementedError
 
 
+GRID = Grid.uniform((6, 8, 8), (50.0, 100.0, 100.0))
+ACTIVE = np.arange(6)[:, None, None] < np.random.default_rng(2).integers(5, 7, (8, 8))
+
+
+@functools.cache
+def gravity(kind: Callable[..., ForwardOperator]) -> ForwardOperator:
+    """Gravity at ten stations of a small grid, built once: operators never change."""
+    rng = np.random.default_rng(8)
+    stations = {"upward": rng.uniform(300, 400, 10), "northing": rng.uniform(0, 800, 10), "easting": rng.uniform(0, 800, 10)}
+    return kind(GRID, stations, ("gz", "gxx"), active=ACTIVE)
+
+
+def with_trend() -> WithTrend:
+    """Gravity of the active cells, and a trend of three terms of about its size."""
+    trend = 1e-8 * np.random.default_rng(9).normal(size=(10, 2, 3))
+    return WithTrend(gravity(GravityPoisson) @ ActiveCells(ACTIVE), trend)
+
+
 OPERATORS = [
     Entry("sparse", lambda: sparse(6, 5)),
     Entry("sparse complex", lambda: sparse(6, 5, dtype=tf.complex128)),
@@ -150,4 +174,9 @@ OPERATORS = [
     Entry("sum", lambda: Sum((sparse(6, 5), sparse(6, 5, seed=1) @ Exponential(5)))),
     Entry("product of a dict", lambda: Product(4), units=None),
     Entry("chain of a dict", lambda: Flatten(4) @ Product(4), units=None),
+    Entry("gravity poisson", lambda: gravity(GravityPoisson)),
+    Entry("gravity prism", lambda: gravity(GravityPrism)),
+    Entry("gravity of active cells", lambda: gravity(GravityPoisson) @ ActiveCells(ACTIVE)),
+    Entry("gravity with a trend", with_trend),
+    Entry("gravity of an exponential", lambda: gravity(GravityPoisson) @ Positive(GRID.shape)),
 ]

@@ -5,6 +5,7 @@ import pytest
 
 from geoinv.datasets import netcdf, survey, synthetic, topography
 from geoinv.operators.constants import GRAVITATIONAL_CONSTANT
+from geoinv.operators.gravity.ground import depths
 from geoinv.operators.grid import Grid
 
 GRID = Grid.uniform((3, 4, 4), (50.0, 100.0, 100.0), origin=(-150.0, 0.0, 0.0))
@@ -87,7 +88,7 @@ def test_relief_makes_a_staircase_that_honours_the_stations(tmp_path):
     assert count[12, 12] > count[0, 0] == 9, "a hill on a plain three cells down"
     assert not np.any(example.density.values[~example.active])
     points = np.stack([example.survey[name].values for name in example.grid.dims], axis=1)
-    assert topography.depth_below_staircase(example.grid, example.active, points).max() <= 50.0
+    assert depths(example.grid, example.active, points).max() <= 50.0
     np.testing.assert_array_equal(example.survey["uncertainty"].values[0], [2e-7, 1e-9])
     netcdf.write(tmp_path / "density.nc", example.density)
     back = Grid.from_xarray(netcdf.read(tmp_path / "density.nc")["density"])

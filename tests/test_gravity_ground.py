@@ -43,7 +43,9 @@ def test_tops() -> None:
 def test_tops_in_two_dimensions() -> None:
     grid = Grid.uniform((2, 3), (5.0, 10.0))
     np.testing.assert_array_equal(tops(grid, np.array([[1, 1, 0], [0, 1, 0]], bool)), [5.0, 10.0, -np.inf])
-    np.testing.assert_array_equal(depths(grid, np.array([[1, 1, 1], [0, 1, 0]], bool), np.array([[4.0, 15.0], [4.0, 10.0], [7.0, 30.0]])), [6.0, 1.0, -2.0])
+    np.testing.assert_array_equal(
+        depths(grid, np.array([[1, 1, 1], [0, 1, 0]], bool), np.array([[4.0, 15.0], [4.0, 10.0], [7.0, 30.0]])), [6.0, 1.0, -2.0]
+    )
 
 
 def test_depth_inside_a_column() -> None:
@@ -113,7 +115,9 @@ def test_at_most_one_cell_below_the_ground() -> None:
 
 @pytest.mark.parametrize("point", [(0.0, -1.0, 20.0), (0.0, 301.0, 20.0), (0.0, 50.0, -0.1), (0.0, 50.0, 200.1), (-51.0, 50.0, 20.0)])
 def test_outside_the_grid(point: tuple[float, float, float]) -> None:
-    with pytest.raises(ValueError, match=r"'stations' with 1 outside the grid, the first \(index 1\) at .* must be within the grid \(upward -50 to 0 m"):
+    with pytest.raises(
+        ValueError, match=r"'stations' with 1 outside the grid, the first \(index 1\) at .* must be within the grid \(upward -50 to 0 m"
+    ):
         raise_stations(GRID, ACTIVE, np.array([(10.0, 50.0, 20.0), point]))
 
 

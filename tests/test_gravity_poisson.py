@@ -187,7 +187,7 @@ def test_poisson_matrix() -> None:
     matrix = operator.to_csr().to_scipy()
     unknowns = np.prod(operator.solver.shape)
     assert matrix.shape == (unknowns, unknowns)
-    assert matrix.nnz == np.prod([3 * n - 2 for n in operator.solver.shape])  # a compact stencil of 27
+    assert np.diff(matrix.indptr).max() <= 27
     assert abs(matrix - matrix.T).max() <= 1e-14 * abs(matrix).max()
     core = operator.solver.grid.core
     for edges, all_edges, part in zip(GRID.edges, operator.solver.grid.edges, core, strict=True):
@@ -218,7 +218,10 @@ def test_a_smaller_tolerance_takes_a_larger_near_field_and_is_closer() -> None:
         ({"stations": at(-51.0, 10.0, 20.0)}, "'stations' with 1 more than a cell below the ground"),
         ({"stations": at([1.0, np.nan], 10.0, 20.0)}, "'stations upward' nan at index 1: must be finite"),
         ({"stations": {"upward": [1.0], "easting": [1.0]}}, "'stations' without northing"),
-        ({"stations": at(0.0, 0.0, 50.0), "components": ("gyz",)}, "'stations' .* on the edge of a cell: must be off the edges, where 'gyz' is infinite"),
+        (
+            {"stations": at(0.0, 0.0, 50.0), "components": ("gyz",)},
+            "'stations' .* on the edge of a cell: must be off the edges, where 'gyz' is infinite",
+        ),
         ({"active": np.ones((2, 2, 2), bool)}, "'active' of shape"),
     ],
 )

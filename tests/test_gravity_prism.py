@@ -11,7 +11,11 @@ from geoinv.operators.grid import Grid
 from geoinv.operators.testing import batch_test, dot_test
 
 GRID = Grid((np.array([-90.0, -40.0, -10.0, 0.0]), np.array([0.0, 30.0, 70.0]), np.array([100.0, 150.0, 170.0, 230.0])))
-STATIONS = {"upward": np.array([5.0, 0.0, 33.0, 120.0]), "northing": np.array([12.0, 41.0, 30.0, 69.0]), "easting": np.array([155.0, 120.0, 188.0, 101.0])}
+STATIONS = {
+    "upward": np.array([5.0, 0.0, 33.0, 120.0]),
+    "northing": np.array([12.0, 41.0, 30.0, 69.0]),
+    "easting": np.array([155.0, 120.0, 188.0, 101.0]),
+}
 ACTIVE = np.ones(GRID.shape, dtype=bool)
 ACTIVE[-1, 1, :2] = ACTIVE[0, 0, 2] = False
 # z is down and choclo's u is up: one sign for each u.

@@ -110,7 +110,7 @@ def prism_field(component: str, points: np.ndarray, grid: Grid, density: Any) ->
     if COMPONENTS[component].unit == "1/s2":
         used = tuple(slice(cells.min(), cells.max() + 1) if cells.size else slice(0, 1) for cells in np.nonzero(values))
         edges = [axis[part.start : part.stop + 1] for axis, part in zip(grid.edges, used, strict=True)]
-        return np.array([np.vdot(prism_response(component, point, edges), values[used]) for point in points])
+        return np.array([np.vdot(prism_response(component, point, edges, values[used] != 0), values[used]) for point in points])
     corners = _corner_sums(values)
     at = np.nonzero(corners)
     nodes = np.stack([axis[index] for axis, index in zip(grid.edges, at, strict=True)], axis=1)

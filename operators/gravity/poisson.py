@@ -206,16 +206,20 @@ class _Parts:
     sampling: CSRMatrix
     near: CSRMatrix
     far: np.ndarray
+    #: In a subset, the near field's longest row in the whole: padded to it, all subsets of one size have one number of entries.
+    longest: int = 0
 
     @functools.cached_property
     def rows(self) -> Rows:
         size = bucket(len(self.far))
         far = np.pad(self.far, ((0, size - len(self.far)), (0, 0)))
         with tf.init_scope():
-            return Rows(padded(self.sampling, size), padded(self.near, size), tf.constant(far))
+            return Rows(padded(self.sampling, size), padded(self.near, size, size * self.longest), tf.constant(far))
 
     def subset(self, rows: np.ndarray) -> "_Parts":
-        return dataclasses.replace(self, sampling=select_rows(self.sampling, rows), near=select_rows(self.near, rows), far=self.far[rows])
+        longest = self.longest or int(np.diff(self.near.indptr).max())
+        sampling, near = (select_rows(matrix, rows) for matrix in (self.sampling, self.near))
+        return dataclasses.replace(self, sampling=sampling, near=near, far=self.far[rows], longest=longest)
 
 
 def padded_grid(grid: Grid, highest: float) -> Grid:

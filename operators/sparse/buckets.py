@@ -27,9 +27,9 @@ def select_rows(matrix: CSRMatrix, rows: np.ndarray) -> CSRMatrix:
     return CSRMatrix(pattern, take(matrix.values, places))
 
 
-def padded(matrix: CSRMatrix, rows: int) -> tuple[Entries, tf.Tensor]:
-    """The entries and values of a matrix, its entries padded to a bucket with zeros at (0, 0) and its rows to `rows`."""
-    extra = bucket(matrix.nnz) - matrix.nnz
+def padded(matrix: CSRMatrix, rows: int, entries: int = 0) -> tuple[Entries, tf.Tensor]:
+    """The entries and values of a matrix, its entries padded with zeros at (0, 0) to the bucket of `entries` if that is more, its rows to `rows`."""
+    extra = bucket(max(entries, matrix.nnz)) - matrix.nnz
     with tf.init_scope():
         of_rows, of_columns = (tf.constant(np.pad(part, (0, extra))) for part in (matrix.pattern.rows, matrix.indices))
     return Entries(of_rows, of_columns, (rows, matrix.shape[1])), tf.pad(matrix.values, [[0, extra]])

@@ -1,0 +1,42 @@
+"""Every script runs, at toy size where it can, and gives the number it is for."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geoinv import config
+from geoinv.datasets import csv, netcdf, synthetic
+from geoinv.report import compare_with_truth
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def test_the_demo_recovers_its_block(tmp_path: Path) -> None:
+    message = runpy.run_path(str(SCRIPTS / "demo_gravity.py"))["run"](tmp_path)
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    (block,) = compare_with_truth(netcdf.read(tmp_path / "results" / "model.nc"))
+    assert summary["status"] == "converged" and summary["chi2"] <= 1.05
+    assert np.all(block["offset_cells"] <= 1.0)
+    assert block["mass"] == pytest.approx(block["true_mass"], rel=0.2), "gravity determines the total mass"
+    assert str(tmp_path / "results" / "report.html") in message
+    assert "Recovered against truth" in (tmp_path / "results" / "report.html").read_text()
+
+
+def test_invert_gravity_fits_a_csv_of_stations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = synthetic.gravity(seed=2, stations=(8, 8), shape=(6, 12, 12), spacing=(100.0, 200.0, 200.0))
+    csv.write_csv(tmp_path / "stations.csv", example.survey)
+    options = ["--uncertainty", "0.02", "--spacing", "100", "200", "200", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["invert_gravity.py", str(tmp_path / "stations.csv"), *options])
+    runpy.run_path(str(SCRIPTS / "invert_gravity.py"), run_name="__main__")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["chi2"] <= 1.0 and summary["rms"] == pytest.approx(0.02, rel=0.2), "the noise is 0.02 mGal"
+
+
+@pytest.mark.parametrize("name", ["clear_lake", "do27"])
+def test_the_configs_of_the_surveys_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOINV_DATA", "/anywhere")
+    options = config.load(SCRIPTS / "configs" / f"{name}.toml")
+    assert options.data.file.startswith("/anywhere") and options.data.uncertainty_floor
