@@ -308,6 +308,15 @@ def test_mesh_with_its_grid_is_good(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert "4 x 8 x 8 cells" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("mesh", ["8 8 1\n-200 -200 10\n8*200\n8*200\n400\n", "8 1 4\n-200 -200 10\n8*200\n1600\n4*100\n"], ids=["layer", "profile"])
+def test_mesh_one_cell_wide_is_inverted(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mesh: str) -> None:
+    (folder / "m.msh").write_text(mesh)
+    options = (MESHED, "operator.kind=prism", "inversion.max_iterations=1")
+    assert run(monkeypatch, "invert", "c.toml", "--output", "out", *(word for option in options for word in ("--set", option))) == 0
+    assert capsys.readouterr().err == ""
+    assert (folder / "out" / "summary.json").is_file()
+
+
 @pytest.mark.parametrize("name", ["no config", "NaN", "outside the grid"])
 def test_in_a_process_of_its_own(folder: Path, name: str) -> None:
     options = write(folder, CASES[name])

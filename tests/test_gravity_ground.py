@@ -61,6 +61,9 @@ def test_depth_inside_a_column() -> None:
         (50.0, 120.0, -30.0),
         (100.0, 20.0, -10.0),
         (100.0, 40.0, -20.0),  # where four columns meet
+        (125.0, 80.0, -20.0),  # the lower column on the other side
+        (100.0, 180.0, -30.0),
+        (100.0, 120.0, -30.0),
         (150.0, 120.0, -20.0),
         (0.0, 0.0, 0.0),  # the grid's own corners and sides
         (300.0, 200.0, -20.0),
@@ -72,7 +75,7 @@ def test_depth_between_columns_is_below_the_lowest(north: float, east: float, gr
     assert depth(-7.0, north, east) == ground + 7.0
 
 
-@given(st.floats(0, 300), st.floats(0, 200), st.floats(-50, 20))
+@given(st.floats(0, 300) | st.sampled_from(GRID.edges[1]), st.floats(0, 200) | st.sampled_from(GRID.edges[2]), st.floats(-50, 20))
 @settings(max_examples=200, deadline=None)
 def test_depth_is_that_of_the_lowest_column_that_touches(north: float, east: float, upward: float) -> None:
     touching = [

@@ -170,8 +170,9 @@ def test_robust_model_is_the_minimum_of_its_objective() -> None:
         return float(np.where(size <= 1.5, size**2, 3.0 * size - 2.25).sum() + found.trade_off * model @ H @ model)
 
     expected = scipy.optimize.minimize(objective, TRUTH, method="BFGS", options={"gtol": 1e-3})
-    assert objective(found.model.numpy()) <= expected.fun * (1 + 1e-4)
-    np.testing.assert_allclose(found.model, expected.x, atol=0.01)
+    assert objective(found.model.numpy()) <= expected.fun * (1 + 1e-4)  # reweighting converges linearly
+    np.testing.assert_allclose(found.model, expected.x, atol=0.03)
+    assert objective(after(problem(observed=tf.constant(observed)), 1).model.numpy()) > 1.1 * expected.fun
 
 
 def test_nonlinear_model_is_the_minimum_of_its_objective() -> None:
@@ -236,9 +237,9 @@ def test_start_is_the_reference_moved_inside_the_bounds() -> None:
 
 def history_of(chi2: Callable[[float], float], trade_offs: list[float]) -> list[Iterate]:
     """A history whose misfit answers to the trade-off parameter by a law; iterate 0 is the start model."""
-    nothing = tf.zeros(0, tf.float64)
+    nothing, data = tf.zeros(0, tf.float64), tf.zeros([20, 1], tf.float64)
     laws = [(0, 0.0, 1e4), *((i + 1, beta, chi2(beta)) for i, beta in enumerate(trade_offs))]
-    return [Iterate(i, nothing, nothing, 20 * value, value, 0.0, beta, 1, 0.0) for i, beta, value in laws]
+    return [Iterate(i, nothing, data, 20 * value, value, 0.0, beta, 1, 0.0) for i, beta, value in laws]
 
 
 def test_cooling_divides_by_the_factor_far_from_the_target() -> None:

@@ -47,7 +47,7 @@ def test_hessian_is_the_sum_over_cells_and_faces(active: np.ndarray) -> None:
 
 def test_products_values_and_diagonal_are_those_of_the_matrix() -> None:
     model, reference, v = np.random.default_rng(2).normal(size=(3, int(ACTIVE.sum())))
-    made = small_and_smooth(UNEVEN, ACTIVE, reference=reference)
+    made = small_and_smooth(UNEVEN, ACTIVE, smallness=1.0, smoothness=(1.0, 1.0, 1.0), reference=reference)
     matrix = dense(UNEVEN, ACTIVE, 1.0, (1.0, 1.0, 1.0), np.ones(ACTIVE.sum()))
     np.testing.assert_allclose(made.product(tf.constant(v)), matrix @ v, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(made.diagonal(), np.diag(matrix), rtol=1e-12)

@@ -34,10 +34,10 @@ def test_probes_follow_the_seed() -> None:
     assert np.any(probed(JACOBIAN, 3, seed=4) != probed(JACOBIAN, 3, seed=5))
 
 
-def test_sensitivity_weights_are_sensitivities_per_volume() -> None:
-    # sqrt(diagonal) / volume: 4 / 2, 6 / 6, 1 / 8, and a cell that nobody sees
+def test_sensitivity_weights_are_roots_of_sensitivities_per_volume() -> None:
+    # Roots of sqrt(diagonal) / volume = 4 / 2, 6 / 6, 1 / 8, and a cell that nobody sees
     weights = sensitivity_weights(np.array([16.0, 36.0, 1.0, 0.0]), np.array([2.0, 6.0, 8.0, 1.0]))
-    np.testing.assert_allclose(weights[:3], [1.0, 0.5, 0.0625], rtol=1e-15)
+    np.testing.assert_allclose(weights[:3], np.sqrt([1.0, 0.5, 0.0625]), rtol=1e-15)
     assert 0 < weights[3] < 0.01
 
 
@@ -61,4 +61,4 @@ def test_depth_weights_by_hand() -> None:
 def test_depth_weights_of_growing_layers_are_scaled_by_the_top_one() -> None:
     """Layers of 40, 20 and 10 m from the bottom up: depths 50, 20, 5 m over z0 = 5 m, half the top cell."""
     grid = Grid((np.array([-70.0, -30.0, -10.0, 0.0]), np.array([0.0, 1.0]), np.array([0.0, 1.0])))
-    np.testing.assert_allclose(depth_weights(grid, np.ones(grid.shape, bool)), [1 / 11, 1 / 5, 1 / 2], rtol=1e-14)
+    np.testing.assert_allclose(depth_weights(grid, np.ones(grid.shape, bool), exponent=2.0), [1 / 11, 1 / 5, 1 / 2], rtol=1e-14)

@@ -22,27 +22,36 @@ from ..grid import Grid
 BLOCK = 16
 
 
-def radius(tolerance: float) -> float:
+def radius(tolerance: float, order: int = 1) -> float:
     """Half-width of the window, in the largest cell size around the station, for an error of `tolerance` of the peak.
 
-    Measured on uniform grids against prisms (tests/test_gravity_accuracy.py): with 3.5 cells every component is within 1e-2 of
-    the peak for blocks, layers and random models, and the error falls with the 5th power of the window.
+    The worst case is a single cell just outside: measured against prisms on cubic cells (tests/test_gravity_accuracy.py) its
+    error falls with the power 4.3 of the distance, and is larger for gradients.
+
+    Args:
+        tolerance: Fraction of the peak.
+        order: Of the derivative of the potential: 1 for gz, gx, gy, 2 for gradients, which are held to twice the tolerance.
     """
-    return 3.5 * (1e-2 / tolerance) ** 0.2
+    return (4.0 if order == 1 else 6.0) * (1e-2 / tolerance) ** 0.23
 
 
-def windows(grid: Grid, points: np.ndarray, cells: float) -> list[tuple[np.ndarray, np.ndarray]]:
+def windows(grid: Grid, parts: Sequence[np.ndarray], points: np.ndarray, cells: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each axis the (first, past-the-last) cell index of every point's window.
 
-    A cell belongs to the window when its centre is within `cells` times the largest cell size at the station, or its own
-    size where that is larger: big cells far out are as badly seen as small ones close by.
+    Args:
+        grid: The model's grid.
+        parts: For each axis the number of cells that each of the model's is split into for the solver.
+        points: [point, axis], in metres.
+        cells: Half-width of the window. A cell belongs to it when the centre of its nearest part is within `cells` times the
+            largest part at the station, or its own where that is larger: big cells far out are as badly seen as small ones close by.
     """
     index = grid.cell_index(points)
-    local = np.max([widths[index[:, axis]] for axis, widths in enumerate(grid.widths)], axis=0)
+    sizes = [widths / counts for widths, counts in zip(grid.widths, parts, strict=True)]
+    local = np.max([size[index[:, axis]] for axis, size in enumerate(sizes)], axis=0)
     ranges = []
-    for axis, (centers, widths) in enumerate(zip(grid.centers, grid.widths, strict=True)):
-        reach = cells * np.maximum(local[:, None], widths)
-        inside = np.abs(centers - points[:, axis, None]) <= reach
+    for axis, (centers, widths, size) in enumerate(zip(grid.centers, grid.widths, sizes, strict=True)):
+        distance = np.abs(centers - points[:, axis, None]) - (widths - size) / 2
+        inside = distance <= cells * np.maximum(local[:, None], size)
         inside[np.arange(len(points)), index[:, axis]] = True
         ranges.append((inside.argmax(axis=1), inside.shape[1] - inside[:, ::-1].argmax(axis=1)))
     return ranges

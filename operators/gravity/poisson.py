@@ -2,7 +2,7 @@ r"""Gravity by finite differences: the potential of a density, from Poisson's eq
 
 .. math:: -\nabla^2 U = 4 \pi G \rho, \qquad g_z = -\partial U / \partial z_{up}, \; \ldots
 
-The model's grid is surrounded by uniform and then growing cells of air. On it the compact scheme of `sparse.separable` is solved
+The model's cells, split where they are coarse, stand in growing cells of air (`mesh`). On them the compact scheme of `sparse.separable` is solved
 exactly, with boundary values from equivalent sources (`boundary`); a CSR matrix of 6-point Lagrange derivatives samples the
 potential at the stations, and a CSR correction (`near_field`) replaces the grid's response by the analytic one close to each
 station. Everything is linear in the density:
@@ -27,25 +27,14 @@ from .. import checks
 from ..constants import GRAVITATIONAL_CONSTANT
 from ..forward import ForwardOperator, Linearization, linear
 from ..grid import Grid
-from ..interpolation import axis_weights
 from ..sparse.buckets import bucket, padded, select_rows
 from ..sparse.csr import CSRMatrix
 from ..sparse.product import Entries, product, transposed_product
 from ..sparse.separable import SeparablePoisson, transform
-from . import boundary, near_field
+from . import boundary, near_field, sampling
 from . import components as fields
 from .ground import active_cells, raise_stations
-
-#: Uniform cells around the model before the padding grows, so that stations and their stencils see a uniform grid.
-UNIFORM = 4
-#: Growth of the padding cells, and how far they reach in units of the model's largest half-width.
-GROWTH, REACH = 1.25, 0.75
-#: Equivalent sources along each axis (upward, northing, easting): boundary values good to about 1e-4.
-SOURCES = (5, 6, 6)
-#: Cells along each axis on which the smooth field of the boundary values is solved.
-SMOOTH = 40
-#: Nodes of the interpolation along each axis, less one.
-DEGREE = 5
+from .mesh import Mesh
 
 
 class Field(NamedTuple):
@@ -218,116 +207,56 @@ class _Parts:
 
     def subset(self, rows: np.ndarray) -> "_Parts":
         longest = self.longest or int(np.diff(self.near.indptr).max())
-        sampling, near = (select_rows(matrix, rows) for matrix in (self.sampling, self.near))
-        return dataclasses.replace(self, sampling=sampling, near=near, far=self.far[rows], longest=longest)
-
-
-def padded_grid(grid: Grid, highest: float) -> Grid:
-    """The grid in air: uniform cells (above, up to the highest station), growing ones, and the ring of boundary cells."""
-    above = int(np.clip(np.ceil((highest - grid.edges[0][-1]) / grid.widths[0][-1]), 0, 40))
-    uniform = [(UNIFORM, UNIFORM + above), (UNIFORM, UNIFORM), (UNIFORM, UNIFORM)]
-    reach = REACH * max(np.ptp(edges) for edges in grid.edges) / 2
-    growing = [(_cells_to(reach, widths[0]), _cells_to(reach, widths[-1])) for widths in grid.widths]
-    # The core is the model's whole grid, padding cells of its own included.
-    return Grid(grid.edges).pad(uniform, ratio=1.0).pad(growing, ratio=GROWTH)
-
-
-def _cells_to(reach: float, width: float) -> int:
-    """How many cells growing from `width` span `reach`; the last is the ring."""
-    return max(2, int(np.ceil(np.log1p(reach / width * (GROWTH - 1) / GROWTH) / np.log(GROWTH))))
+        sampled, near = (select_rows(matrix, rows) for matrix in (self.sampling, self.near))
+        return dataclasses.replace(self, sampling=sampled, near=near, far=self.far[rows], longest=longest)
 
 
 def _build(operator: GravityPoisson) -> _Parts:
     grid, points = operator.grid, operator.points
-    solver = SeparablePoisson(padded_grid(grid, points[:, 0].max()))
-    stencils = _stencils(solver, points)
-    box = [slice(first.min(), first.max() + DEGREE + 1) for ((first, _), *_) in stencils]
-    feeds = [axis.source[core, 1:-1] @ axis.modes for axis, core in zip(solver.axes, solver.grid.core, strict=True)]
-    nodes = boundary.centers(grid, SOURCES)
+    mesh = Mesh.of(grid, points)
+    solver = SeparablePoisson(mesh.grid)
+    seen = sampling.stencils(solver, points)
+    block = sampling.box(seen)
+    feeds = [mesh.gather(n, axis.source[core, 1:-1] @ axis.modes) for n, (axis, core) in enumerate(zip(solver.axes, mesh.grid.core, strict=True))]
+    nodes = boundary.centers(grid)
     field = Field(
         mask=tf.constant(operator.mask, tf.float64),
         feeds=tuple(tf.constant(feed.T) for feed in feeds),
         inverse=tf.constant(4 * np.pi * GRAVITATIONAL_CONSTANT / solver.eigenvalues),
-        modes=tuple(tf.constant(axis.modes[part]) for axis, part in zip(solver.axes, box, strict=True)),
+        modes=tuple(tf.constant(axis.modes[part]) for axis, part in zip(solver.axes, block, strict=True)),
         moments=tuple(tf.constant(matrix) for matrix in boundary.moments(grid, nodes)),
     )
-    sampling = _sampling(operator.components, stencils, box)
-    far = _far(solver, nodes, operator.components, points)
-    near = _near(operator, solver, stencils, feeds, field, far)
-    return _Parts(solver, field, sampling, near, far)
+    far = boundary.responses(solver.grid, nodes, operator.components, points)
+    near = _near(operator, mesh, solver, seen, feeds, field, far)
+    return _Parts(solver, field, sampling.matrix(operator.components, seen, block), near, far)
 
 
-def _stencils(solver: SeparablePoisson, points: np.ndarray) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-    """For each axis and derivative 0, 1, 2 the (first node, weights) with which each point sees the unknowns."""
-    inner = [centers[1:-1] for centers in solver.grid.centers]
-    return [[axis_weights(centers, x, derivative=d, degree=DEGREE) for d in range(3)] for centers, x in zip(inner, points.T, strict=True)]
-
-
-def _sampling(components: Sequence[str], stencils: list, box: list[slice]) -> CSRMatrix:
-    """The CSR matrix [station x component, node of the box] of interpolated derivatives of the potential."""
-    shape = [part.stop - part.start for part in box]
-    nodes = [first[:, None] + np.arange(DEGREE + 1) - part.start for ((first, _), *_), part in zip(stencils, box, strict=True)]
-    columns = (nodes[0][:, :, None, None] * shape[1] + nodes[1][:, None, :, None]) * shape[2] + nodes[2][:, None, None, :]
-    values = []
-    for name in components:
-        component = fields.COMPONENTS[name]
-        up, north, east = (axis[d][1] for axis, d in zip(stencils, component.derivative, strict=True))
-        values.append(component.sign * np.einsum("sk,sj,si->skji", up, north, east))
-    count = len(columns)
-    columns = np.broadcast_to(columns[:, None], (count, len(components), *columns.shape[1:])).ravel()
-    indptr = np.arange(count * len(components) + 1) * (DEGREE + 1) ** 3
-    return CSRMatrix.from_arrays(indptr, columns, np.stack(values, axis=1).ravel(), (len(indptr) - 1, int(np.prod(shape))))
-
-
-def _far(solver: SeparablePoisson, nodes: Sequence[np.ndarray], components: Sequence[str], points: np.ndarray) -> np.ndarray:
-    """The response [row, source] at the stations to the boundary values that each unit equivalent source makes.
-
-    These fields are harmonic and smooth over the whole box, whatever the model's cells: `SMOOTH` uniform cells an axis between
-    the same boundary planes resolve them, at a small fraction of the cost of the model's own grid.
-    """
-    ends = [(centers[0], centers[-1]) for centers in solver.grid.centers]
-    steps = [(high - low) / (SMOOTH + 1) for low, high in ends]
-    coarse = SeparablePoisson(Grid(tuple(low + step * (np.arange(SMOOTH + 3) - 0.5) for (low, _), step in zip(ends, steps, strict=True))))
-
-    def boundary_values(source: np.ndarray) -> np.ndarray:
-        return coarse.boundary_source(
-            lambda z, y, x: GRAVITATIONAL_CONSTANT / np.sqrt((z - source[0]) ** 2 + (y - source[1]) ** 2 + (x - source[2]) ** 2)
-        )
-
-    sources = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, 3)
-    harmonic = coarse.solve(tf.constant(np.stack([boundary_values(source) for source in sources])))
-    sampling = _sampling(components, _stencils(coarse, points), [slice(0, n) for n in coarse.shape])
-    return sampling.matmat(tf.transpose(tf.reshape(harmonic, [len(sources), -1]))).numpy()
-
-
-def _near(operator: GravityPoisson, solver: SeparablePoisson, stencils: list, feeds: list, field: Field, far: np.ndarray) -> CSRMatrix:
+def _near(
+    operator: GravityPoisson, mesh: Mesh, solver: SeparablePoisson, seen: sampling.Stencils, feeds: list[np.ndarray], field: Field, far: np.ndarray
+) -> CSRMatrix:
     """The CSR matrix [station x component, cell] of analytic prism minus what the grid gives, over each station's window."""
-    grid, points = operator.grid, operator.points
-    ranges = near_field.windows(grid, points, near_field.radius(operator.tolerance))
+    grid, points, names = operator.grid, operator.points, operator.components
     moments = [matrix.numpy() for matrix in field.moments]
-    sources = far.reshape(len(points), len(operator.components), *SOURCES)
-    corrections: dict[tuple[int, int], np.ndarray] = {}
-    columns: list[np.ndarray] = [np.empty(0)] * len(points)
-    for c, name in enumerate(operator.components):
+    sources = far.reshape(len(points), len(names), *(len(matrix) for matrix in moments))
+    rows: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in points]
+    for c, name in enumerate(names):
         component = fields.COMPONENTS[name]
-        samples = [_sampled_modes(axis.modes, *stencil[d]) for axis, stencil, d in zip(solver.axes, stencils, component.derivative, strict=True)]
-        responses = near_field.grid_responses(field.inverse.numpy(), samples, feeds, ranges)
-        for s, response in enumerate(responses):
-            window = [slice(low[s], high[s]) for low, high in ranges]
+        ranges = near_field.windows(grid, mesh.parts, points, near_field.radius(operator.tolerance, sum(component.derivative)))
+        samples = [sampling.modes(axis.modes, *stencil[d]) for axis, stencil, d in zip(solver.axes, seen, component.derivative, strict=True)]
+        for s, response in enumerate(near_field.grid_responses(field.inverse.numpy(), samples, feeds, ranges)):
+            window = tuple(slice(low[s], high[s]) for low, high in ranges)
             edges = [axis[part.start : part.stop + 1] for axis, part in zip(grid.edges, window, strict=True)]
-            on_boundary = np.einsum(
-                "cba,ck,bj,ai->kji", sources[s, c], *[matrix[:, part] for matrix, part in zip(moments, window, strict=True)], optimize=True
-            )
-            inside = operator.mask[tuple(window)]
+            of_window = [matrix[:, part] for matrix, part in zip(moments, window, strict=True)]
+            on_boundary = np.einsum("cba,ck,bj,ai->kji", sources[s, c], *of_window, optimize=True)
+            inside = operator.mask[window]
             correction = fields.prism_response(name, points[s], edges, inside) - component.sign * response - on_boundary
-            corrections[s, c] = correction[inside]
-            columns[s] = np.ravel_multi_index(tuple(axis + part.start for axis, part in zip(np.nonzero(inside), window, strict=True)), grid.shape)
-    order = [(s, c) for s in range(len(points)) for c in range(len(operator.components))]
-    indptr = np.cumsum([0] + [corrections[key].size for key in order])
-    indices, values = (np.concatenate(parts) for parts in ([columns[s] for s, _ in order], [corrections[key] for key in order]))
-    return CSRMatrix.from_arrays(indptr, indices.astype(np.int64), values, (len(order), grid.size))
+            cells = tuple(axis + part.start for axis, part in zip(np.nonzero(inside), window, strict=True))
+            rows[s].append((np.ravel_multi_index(cells, grid.shape), correction[inside]))
+    return _stacked([row for station in rows for row in station], grid.size)
 
 
-def _sampled_modes(modes: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The modes [station, mode] as an interpolating derivative sees them at each station."""
-    return np.einsum("sk,skm->sm", weights, modes[first[:, None] + np.arange(weights.shape[1])])
+def _stacked(rows: list[tuple[np.ndarray, np.ndarray]], columns: int) -> CSRMatrix:
+    """The matrix of rows given by their columns and values."""
+    indptr = np.cumsum([0, *(values.size for _, values in rows)])
+    indices, values = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    return CSRMatrix.from_arrays(indptr, indices, values, (len(rows), columns))
