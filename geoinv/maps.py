@@ -143,4 +143,4 @@ class WithTrend(ForwardOperator):
         return Linearization(self.model_spec, self.data_spec, data, pushforward, pullback, curvature if self.twice_differentiable else None)
 
     def subset(self, units: Any) -> "WithTrend":
-        return WithTrend(self.physics.subset(units), self.trend[np.asarray(units)])
+        return WithTrend(self.physics.subset(units), self.trend[checks.units(units, len(self.trend))])

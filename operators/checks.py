@@ -88,3 +88,16 @@ def points(name: str, coordinates: Coordinates, dims: Sequence[str]) -> np.ndarr
     if columns[0].size == 0:
         raise invalid(name, "with 0 points", "at least one point")
     return np.stack(columns, axis=1)
+
+
+def units(given: Any, count: int) -> np.ndarray:
+    """Indices of some of `count` units (stations, shots, rows), in the order given: integers, a slice, or a mask of them all."""
+    everything = np.arange(count)
+    if isinstance(given, slice):
+        return everything[given]
+    index = np.atleast_1d(np.asarray(given))
+    if index.dtype == bool and index.shape == (count,):
+        return everything[index]
+    if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= count:
+        raise invalid("units", given, f"some of the numbers from 0 to {count - 1}, a slice, or a mask of {count}")
+    return index

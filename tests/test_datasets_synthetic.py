@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geoinv.datasets import netcdf, survey, synthetic, topography
+from geoinv.datasets import netcdf, survey, synthetic
 from geoinv.operators.constants import GRAVITATIONAL_CONSTANT
 from geoinv.operators.gravity.ground import depths
 from geoinv.operators.grid import Grid

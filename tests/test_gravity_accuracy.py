@@ -24,28 +24,14 @@ ASKED = {"gz": (("gz",), 1e-2, 1e-2), "gz, finer": (("gz",), 3e-3, 3e-3), "gradi
 QUICK = {("steps", "gz"), ("steps", "gz, finer"), ("steps", "gradients"), ("UBC-like", "gz")}
 # Each scope is the models it is about, and the heights.
 SCOPES = {"blocks": slice(0, 5), "random": slice(0, 5), "cells": slice(0, 5), "air": slice(5, 6)}
-SHORTFALLS = {
-    "the window is too small for the cells just outside it": [
-        *[("cubic", asked, "cells") for asked in ASKED],
-        *[("steps", "gradients", scope) for scope in ("blocks", "random", "cells")],
-    ],
-    "the scheme is of second order on stretched cells": [
-        *[(name, asked, scope) for name in ("UBC-like", "abrupt") for asked in ASKED for scope in ("random", "air")],
-        ("UBC-like", "gz, finer", "blocks"),
-        ("UBC-like", "gradients", "blocks"),
-        ("abrupt", "gradients", "blocks"),
-        ("abrupt", "gradients", "cells"),
-    ],
-}
 
 
 def cases() -> list:
-    """Every (grid, what is asked, scope), the known shortfalls marked as failing."""
+    """Every (grid, what is asked, scope)."""
     found = []
     for name in ("cubic", "flat", "very flat", "UBC-like", "abrupt", "steps"):
         for asked, scope in itertools.product(ASKED, SCOPES):
             marks = [] if (name, asked) in QUICK else [pytest.mark.slow]
-            marks += [pytest.mark.xfail(reason=reason, strict=True) for reason, them in SHORTFALLS.items() if (name, asked, scope) in them]
             found.append(pytest.param(name, asked, scope, marks=marks))
     return found
 

@@ -110,5 +110,5 @@ def test_subsets_within_a_bucket_trace_once() -> None:
 
 
 def test_rows_that_do_not_exist_are_named() -> None:
-    with pytest.raises(ValueError, match=r"Invalid 'units' \[6\]: must be row numbers from 0 to 5"):
+    with pytest.raises(ValueError, match=r"Invalid 'units' \[6\]: must be some of the numbers from 0 to 5"):
         SparseOperator(CSRMatrix.from_dense(dense())).subset([6])

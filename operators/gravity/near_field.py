@@ -32,25 +32,26 @@ def radius(tolerance: float, order: int = 1) -> float:
         tolerance: Fraction of the peak.
         order: Of the derivative of the potential: 1 for gz, gx, gy, 2 for gradients, which are held to twice the tolerance.
     """
-    return (4.0 if order == 1 else 6.0) * (1e-2 / tolerance) ** 0.23
+    return (4.5 if order == 1 else 6.0) * (1e-2 / tolerance) ** 0.23
 
 
-def windows(grid: Grid, parts: Sequence[np.ndarray], points: np.ndarray, cells: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each axis the (first, past-the-last) cell index of every point's window.
+def windows(model: Grid, computational: Grid, points: np.ndarray, cells: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each axis the (first, past-the-last) index of the model's cells in every point's window.
 
     Args:
-        grid: The model's grid.
-        parts: For each axis the number of cells that each of the model's is split into for the solver.
+        model: The model's grid.
+        computational: The grid on which the potential is computed.
         points: [point, axis], in metres.
-        cells: Half-width of the window. A cell belongs to it when the centre of its nearest part is within `cells` times the
-            largest part at the station, or its own where that is larger: big cells far out are as badly seen as small ones close by.
+        cells: Half-width of the window, in computational cells: of the station or, where they are larger, of the model's cell.
     """
-    index = grid.cell_index(points)
-    sizes = [widths / counts for widths, counts in zip(grid.widths, parts, strict=True)]
-    local = np.max([size[index[:, axis]] for axis, size in enumerate(sizes)], axis=0)
+    here = computational.cell_index(points)
+    local = np.max([widths[here[:, axis]] for axis, widths in enumerate(computational.widths)], axis=0)
+    index = model.cell_index(points)
     ranges = []
-    for axis, (centers, widths, size) in enumerate(zip(grid.centers, grid.widths, sizes, strict=True)):
-        distance = np.abs(centers - points[:, axis, None]) - (widths - size) / 2
+    for axis, (centers, widths) in enumerate(zip(model.centers, model.widths, strict=True)):
+        size = np.interp(centers, computational.centers[axis], computational.widths[axis])
+        # Measured to the near end of a cell that is larger than the computational ones.
+        distance = np.abs(centers - points[:, axis, None]) - np.maximum(widths - size, 0) / 2
         inside = distance <= cells * np.maximum(local[:, None], size)
         inside[np.arange(len(points)), index[:, axis]] = True
         ranges.append((inside.argmax(axis=1), inside.shape[1] - inside[:, ::-1].argmax(axis=1)))

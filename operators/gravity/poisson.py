@@ -2,10 +2,10 @@ r"""Gravity by finite differences: the potential of a density, from Poisson's eq
 
 .. math:: -\nabla^2 U = 4 \pi G \rho, \qquad g_z = -\partial U / \partial z_{up}, \; \ldots
 
-The model's cells, split where they are coarse, stand in growing cells of air (`mesh`). On them the compact scheme of `sparse.separable` is solved
-exactly, with boundary values from equivalent sources (`boundary`); a CSR matrix of 6-point Lagrange derivatives samples the
-potential at the stations, and a CSR correction (`near_field`) replaces the grid's response by the analytic one close to each
-station. Everything is linear in the density:
+The model's cells feed a computational grid that is uniform around the stations and grows away from them (`mesh`). On it the
+compact scheme of `sparse.separable` is solved exactly, with boundary values from equivalent sources (`boundary`); a CSR matrix of
+6-point Lagrange derivatives samples the potential at the stations (`sampling`), and a CSR correction (`near_field`) replaces the
+grid's response by the analytic one close to each station. Everything is linear in the density:
 
     data = sampling @ box(P D (B^T rho))  +  near @ rho  +  far @ moments(rho)
 
@@ -31,10 +31,9 @@ from ..sparse.buckets import bucket, padded, select_rows
 from ..sparse.csr import CSRMatrix
 from ..sparse.product import Entries, product, transposed_product
 from ..sparse.separable import SeparablePoisson, transform
-from . import boundary, near_field, sampling
+from . import boundary, mesh, near_field, sampling
 from . import components as fields
 from .ground import active_cells, raise_stations
-from .mesh import Mesh
 
 
 class Field(NamedTuple):
@@ -171,7 +170,7 @@ class GravityPoisson(ForwardOperator):
         return linear(self, model, self._adjoint)
 
     def subset(self, units: Any) -> "GravityPoisson":
-        index = np.arange(len(self.points))[np.asarray(units)]
+        index = checks.units(units, len(self.points))
         rows = (index[:, None] * len(self.components) + np.arange(len(self.components))).ravel()
         stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
         return dataclasses.replace(self, stations=stations, _shared=self._parts.subset(rows))
@@ -213,11 +212,13 @@ class _Parts:
 
 def _build(operator: GravityPoisson) -> _Parts:
     grid, points = operator.grid, operator.points
-    mesh = Mesh.of(grid, points)
-    solver = SeparablePoisson(mesh.grid)
+    solver = SeparablePoisson(mesh.computational_grid(grid, points))
     seen = sampling.stencils(solver, points)
     block = sampling.box(seen)
-    feeds = [mesh.gather(n, axis.source[core, 1:-1] @ axis.modes) for n, (axis, core) in enumerate(zip(solver.axes, mesh.grid.core, strict=True))]
+    feeds = [
+        mesh.feed(edges, centers[1:-1]).T @ axis.point_source
+        for edges, centers, axis in zip(grid.edges, solver.grid.centers, solver.axes, strict=True)
+    ]
     nodes = boundary.centers(grid)
     field = Field(
         mask=tf.constant(operator.mask, tf.float64),
@@ -227,12 +228,12 @@ def _build(operator: GravityPoisson) -> _Parts:
         moments=tuple(tf.constant(matrix) for matrix in boundary.moments(grid, nodes)),
     )
     far = boundary.responses(solver.grid, nodes, operator.components, points)
-    near = _near(operator, mesh, solver, seen, feeds, field, far)
+    near = _near(operator, solver, seen, feeds, field, far)
     return _Parts(solver, field, sampling.matrix(operator.components, seen, block), near, far)
 
 
 def _near(
-    operator: GravityPoisson, mesh: Mesh, solver: SeparablePoisson, seen: sampling.Stencils, feeds: list[np.ndarray], field: Field, far: np.ndarray
+    operator: GravityPoisson, solver: SeparablePoisson, seen: sampling.Stencils, feeds: list[np.ndarray], field: Field, far: np.ndarray
 ) -> CSRMatrix:
     """The CSR matrix [station x component, cell] of analytic prism minus what the grid gives, over each station's window."""
     grid, points, names = operator.grid, operator.points, operator.components
@@ -241,7 +242,7 @@ def _near(
     rows: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in points]
     for c, name in enumerate(names):
         component = fields.COMPONENTS[name]
-        ranges = near_field.windows(grid, mesh.parts, points, near_field.radius(operator.tolerance, sum(component.derivative)))
+        ranges = near_field.windows(grid, solver.grid, points, near_field.radius(operator.tolerance, sum(component.derivative)))
         samples = [sampling.modes(axis.modes, *stencil[d]) for axis, stencil, d in zip(solver.axes, seen, component.derivative, strict=True)]
         for s, response in enumerate(near_field.grid_responses(field.inverse.numpy(), samples, feeds, ranges)):
             window = tuple(slice(low[s], high[s]) for low, high in ranges)

@@ -98,6 +98,6 @@ class GravityPrism(ForwardOperator):
         return linear(self, model, lambda w: tf.reshape(tf.einsum("scm,sc->m", self._kernel, w), self.grid.shape))
 
     def subset(self, units: Any) -> "GravityPrism":
-        index = np.asarray(units)
+        index = checks.units(units, len(self.points))
         stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
         return dataclasses.replace(self, stations=stations, _shared=tf.gather(self._kernel, index))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, final
 
-import numpy as np
 import tensorflow as tf
 
 from .. import checks
@@ -61,14 +60,12 @@ class SparseOperator(ForwardOperator):
         """The operator of some rows, in the order given.
 
         Args:
-            units: Integer indices of the rows; a slice selects a range.
+            units: Row numbers, a slice, or a mask.
 
         Raises:
             ValueError: An index that is not a row.
         """
-        rows = np.arange(self.matrix.shape[0])[units] if isinstance(units, slice) else np.atleast_1d(np.asarray(units))
-        if rows.ndim != 1 or rows.size == 0 or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= self.matrix.shape[0]:
-            raise checks.invalid("units", units, f"row numbers from 0 to {self.matrix.shape[0] - 1}")
+        rows = checks.units(units, self.matrix.shape[0])
         return SparseOperator(select_rows(self.matrix, rows))
 
     def _adjoint(self, cotangent: tf.Tensor) -> tf.Tensor:

@@ -4,17 +4,16 @@ The discretisation is the compact finite-volume scheme (Collatz's "Mehrstellenve
 
 .. math:: -\nabla^2 u = f
 
-with u and the cell averages of f at cell centres. Along each axis, with cell widths w, distances d between neighbouring
+with u and f at cell centres. Along each axis, with cell widths w, distances d between neighbouring
 centres and D the difference of neighbours,
 
-.. math:: K = D^T d^{-1} D, \qquad M = w - D^T \frac{c}{12} D, \qquad R = w - D^T \frac{c}{8} D, \qquad c \approx d,
+.. math:: K = D^T d^{-1} D, \qquad M = w - D^T \frac{c}{12} D, \qquad c \approx d,
 
 and in three dimensions
 
-.. math:: (K \otimes M \otimes M + M \otimes K \otimes M + M \otimes M \otimes K) \, u = (R \otimes R \otimes R) \, f .
+.. math:: (K \otimes M \otimes M + M \otimes K \otimes M + M \otimes M \otimes K) \, u = (M \otimes M \otimes M) \, f .
 
-M makes the scheme 4th-order for smooth f on uniform cells; R also accounts for f being the average over a cell, so that u
-is the 4th-order potential of uniformly charged *cells*. On stretched cells it is of second order and conserves mass.
+On uniform cells the scheme is of 4th order for smooth f; where cell sizes change it is of 2nd, and conserves mass.
 
 K and M being symmetric, and M positive, the generalised eigenvectors of each axis, ``K P = M P L`` with ``P^T M P = I``,
 turn the inverse into six small dense products and a division (Lynch, Rice & Thomas 1964, "Direct solution of partial
@@ -42,14 +41,13 @@ class Axis:
     """The one-dimensional matrices over all cells of an axis, its end cells (which carry boundary values) included.
 
     Args:
-        stiffness, mass, source: K, M and R as sparse [n, n].
+        stiffness, mass: K and M as sparse [n, n].
         modes: Eigenvectors of the n - 2 inner cells, [n - 2, n - 2], a mode a column.
         eigenvalues: [n - 2], in 1/m2.
     """
 
     stiffness: scipy.sparse.csr_array
     mass: scipy.sparse.csr_array
-    source: scipy.sparse.csr_array
     modes: np.ndarray
     eigenvalues: np.ndarray
 
@@ -70,10 +68,15 @@ class Axis:
 
         stiffness = penalty(1 / distance)
         mass = (volume - penalty(correction / 12)).tocsr()
-        source = (volume - penalty(correction / 8)).tocsr()
         inner = slice(1, -1)
         eigenvalues, modes = scipy.linalg.eigh(stiffness[inner, inner].toarray(), mass[inner, inner].toarray())
-        return cls(stiffness, mass, source, modes, eigenvalues)
+        return cls(stiffness, mass, modes, eigenvalues)
+
+    @property
+    def point_source(self) -> np.ndarray:
+        """What a unit of mass at each node adds to the spectrum, [n - 2, mode]: ``w^-1 M P``."""
+        widths = self.mass.sum(axis=1)  # the rest of M has zero row sums
+        return (self.mass[1:-1, 1:-1] @ self.modes) / widths[1:-1, None]
 
 
 def transform(values: tf.Tensor, matrices: Sequence[tf.Tensor]) -> tf.Tensor:
