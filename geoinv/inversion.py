@@ -34,7 +34,7 @@ class Problem:
 
     Args:
         operator: Maps a float64 vector [n] to data.
-        observed, uncertainty: Structured as the operator's data, in its units; uncertainties positive.
+        observed, uncertainty: As the operator's data (one tensor), in its units; uncertainties positive.
         regularization: phi_m of a vector [n].
         misfit: phi_d of residuals over uncertainties.
         lower, upper: Bounds [n], or numbers.
@@ -59,6 +59,13 @@ class Problem:
         shape, size = self.operator.data_spec.shape, self.operator.model_spec.shape[0]
         checks.positive("uncertainty", checks.shape("uncertainty", self.uncertainty, shape))
         checks.finite("observed", checks.shape("observed", self.observed, shape))
+        checks.shape("regularization", self.regularization.reference, (size,))
+        for name in ("start", "preconditioner"):
+            if getattr(self, name) is not None:
+                checks.finite(name, checks.shape(name, getattr(self, name), (size,)))
+        for name in ("lower", "upper"):
+            if np.ndim(getattr(self, name)):
+                checks.shape(name, getattr(self, name), (size,))
         lower, upper = (np.broadcast_to(np.asarray(bound, float), (size,)) for bound in (self.lower, self.upper))
         crossed = np.flatnonzero(~(lower < upper))
         if crossed.size:
@@ -180,17 +187,20 @@ def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
 def cooled(trade_off: float, history: Sequence[Iterate], settings: Settings) -> float:
     """The next trade-off parameter: divided by the cooling factor, or by less where that would overshoot the target misfit.
 
-    How log phi_d answers to log beta is read off the last two iterates; the target is then approached along that line.
+    How log phi_d answers to log beta is read off the last two iterates with different ones; the target is then approached along
+    that line.
     """
-    if history[-1].iteration % settings.cooling_every:
+    last = history[-1]
+    if last.iteration % settings.cooling_every:
         return trade_off
-    factor = settings.cooling_factor
-    if len(history) > 2 and history[-2].trade_off > history[-1].trade_off:
-        slope = math.log(history[-2].phi_d / history[-1].phi_d) / math.log(history[-2].trade_off / history[-1].trade_off)
-        if slope > 0.05:
-            # Two per cent beyond the target, so that the last step does not fall just short of it.
-            factor = min(factor, max(1.05, (1.02 * history[-1].per_datum / settings.target_chi2) ** (1 / slope)))
-    return trade_off / factor
+    step = math.log(settings.cooling_factor)
+    warmer = next((each for each in reversed(history) if each.trade_off > last.trade_off), None)
+    if warmer is not None and warmer.phi_d > last.phi_d:
+        slope = math.log(warmer.phi_d / last.phi_d) / math.log(warmer.trade_off / last.trade_off)
+        # Two per cent beyond the target, so that the last step does not fall just short of it.
+        wanted = math.log(1.02 * last.per_datum / settings.target_chi2) / slope
+        step = min(step, max(math.log(1.05), wanted)) if slope > 0.05 else step
+    return trade_off / math.exp(step)
 
 
 def _ended(history: Sequence[Iterate], settings: Settings, problem: Problem) -> tuple[str, str] | None:
@@ -256,7 +266,7 @@ def _step(problem: Problem, last: Iterate, trade_off: float, settings: Settings)
     diagonal = trade_off * problem.regularization.diagonal()
     if problem.preconditioner is not None:
         diagonal += tf.constant(problem.preconditioner)
-    inverse = tf.math.divide_no_nan(free, diagonal)
+    inverse = free / tf.where(diagonal > 0, diagonal, tf.ones_like(diagonal))  # a trend's coefficients have no model term
     solution = conjugate_gradients(
         lambda v: free * (data_term(v) + trade_off * problem.regularization.product(v)),
         -free * gradient,

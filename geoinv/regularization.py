@@ -90,7 +90,8 @@ def small_and_smooth(
     square = weights**2 * grid.volumes.ravel()[cells] / grid.volumes.ravel()[cells].mean()
     length = min(widths.min() for widths in grid.widths[1:])
     hessian = smallness * scipy.sparse.diags_array(square, format="csr")
-    for axis, alpha in enumerate(alphas):
+    for axis in (axis for axis, cells_along in enumerate(grid.shape) if cells_along > 1):
+        alpha = alphas[axis]
         hessian = hessian + alpha * length**2 * _roughness(grid, axis, cells, square)
     return Regularization(CSRMatrix.from_scipy(hessian), tf.constant(np.broadcast_to(np.asarray(reference, float), cells.shape)))
 

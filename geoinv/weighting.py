@@ -49,7 +49,7 @@ def sensitivity_weights(diagonal: np.ndarray, volumes: np.ndarray) -> np.ndarray
 
 
 def depth_weights(grid: Grid, active: np.ndarray, *, exponent: float = 1.5) -> np.ndarray:
-    """``(1 + depth / z0)^(-exponent / 2)`` of each active cell, z0 being half the thickness of the top cell (Li & Oldenburg 1998).
+    """``(1 + depth / z0)^(-exponent / 2)`` of each active cell, z0 being half the thickness of the topmost active layer (Li & Oldenburg 1998).
 
     Args:
         grid: The model's grid.
@@ -57,5 +57,6 @@ def depth_weights(grid: Grid, active: np.ndarray, *, exponent: float = 1.5) -> n
         exponent: Decay of the kernel with distance: 2 for gz at one station, less for stations spread over the ground.
     """
     depth = np.where(active, tops(grid, active) - grid.centers[0].reshape(-1, *[1] * (grid.ndim - 1)), 0.0)[active]
-    scale = grid.widths[0].max() / 2
+    layer = int(np.flatnonzero(active.any(axis=tuple(range(1, grid.ndim))))[-1])
+    scale = grid.widths[0][layer] / 2
     return np.maximum((1 + depth / scale) ** (-exponent / 2), FLOOR)

@@ -60,6 +60,8 @@ class Grid:
         origin = [0.0] * len(shape) if origin is None else origin
         sizes = checks.positive("spacing", spacing)
         counts = checks.positive("shape", shape).astype(int)
+        if np.any(counts != np.asarray(shape)):
+            raise checks.invalid("shape", tuple(shape), "whole numbers of cells")
         if not len(counts) == len(sizes) == len(origin):
             raise checks.invalid("shape, spacing, origin", f"of lengths {len(counts)}, {len(sizes)}, {len(origin)}", "of one length")
         return cls(tuple(start + size * np.arange(n + 1) for n, size, start in zip(counts, sizes, origin, strict=True)))

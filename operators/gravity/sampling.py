@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .. import checks
 from ..interpolation import axis_weights
 from ..sparse.csr import CSRMatrix
 from ..sparse.separable import SeparablePoisson
@@ -19,6 +20,9 @@ Stencils = list[list[tuple[np.ndarray, np.ndarray]]]
 def stencils(solver: SeparablePoisson, points: np.ndarray) -> Stencils:
     """The stencils with which points [point, axis], in metres, see the solver's unknowns."""
     inner = [centers[1:-1] for centers in solver.grid.centers]
+    low, high = (np.array([centers[end] for centers in inner]) for end in (0, -1))
+    if np.any((points < low) | (points > high)):
+        raise checks.invalid("stations", "outside the computational grid", "inside it")
     return [[axis_weights(centers, x, derivative=d, degree=DEGREE) for d in range(3)] for centers, x in zip(inner, points.T, strict=True)]
 
 
