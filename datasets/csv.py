@@ -53,7 +53,7 @@ def read_csv(
     metres = checks.unit_factor("length_units", length_units, "length")
     projection.check_projected(crs)
     table = read_table(path, delimiter=delimiter)
-    names = {name: name for name in _KNOWN if name in table.columns} if columns is None else dict(columns)
+    names = _named(table, columns or {})
     components = _components(names)
     history = [f"read from {path}: lengths in {length_units}, z positive {positive}"]
     table = _complete(table, names, drop_missing, history)
@@ -119,6 +119,17 @@ def write_csv(
 def _digits(values: np.ndarray) -> list[str]:
     # Adding zero turns -0.0, which a change of sign makes of 0.0, into 0.0.
     return [f"{value + 0.0:.12g}" for value in values]
+
+
+def _named(table: Table, given: Mapping[str, str]) -> dict[str, str]:
+    """The file's column of each of our names: those given, over those that the file has under our names."""
+    own = {name: name for name in _KNOWN if name in table.columns}
+    for rivals in (survey.COMPONENTS, (*_PLANE, *_GEOGRAPHIC)):
+        wanted = [name for name in rivals if name in given]
+        pair = {partner for group in (_PLANE, _GEOGRAPHIC) if set(wanted) & set(group) for partner in group}
+        if wanted:
+            own = {name: column for name, column in own.items() if name not in rivals or name in pair}
+    return own | dict(given)
 
 
 def _components(names: Mapping[str, str]) -> list[str]:

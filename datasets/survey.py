@@ -125,7 +125,7 @@ def validate(survey: xarray.Dataset) -> xarray.Dataset:
 
 
 def assign_uncertainty(survey: xarray.Dataset, *, floor: float | Mapping[str, float] | None = None, relative: float | None = None) -> xarray.Dataset:
-    """The survey with uncertainty = floor + relative |observed|, replacing what the file gave; the history says so.
+    """The survey with uncertainty = floor + relative |observed| where the file gave none, and the floor at least; the history says so.
 
     Args:
         survey: A survey.
@@ -149,12 +149,14 @@ def assign_uncertainty(survey: xarray.Dataset, *, floor: float | Mapping[str, fl
             raise checks.invalid("floor", floors.get(name, f"without {name}"), f"zero or more for each of {', '.join(names)}")
     if relative is not None and not 0 <= relative < np.inf:
         raise checks.invalid("relative", relative, "zero or more")
-    values = np.array([floors[name] for name in names]) + (relative or 0.0) * np.abs(survey["observed"].values)
+    given, lowest = survey["uncertainty"].values, np.array([floors[name] for name in names])
+    values = np.where(given > 0, np.maximum(given, lowest), lowest + (relative or 0.0) * np.abs(survey["observed"].values))
     if not np.all(values > 0):
         at = int(np.argwhere(values <= 0)[0, 0])
         raise checks.invalid("uncertainty", f"0 at station {at} (floor {floor}, relative {relative})", "positive", "Give a floor above zero.")
-    replaced = int(np.count_nonzero(survey["uncertainty"].values))
-    line = f"uncertainty set to {floor or 0} + {relative or 0} |observed| (SI)" + (f", replacing {replaced} given values" if replaced else "")
+    kept = int(np.count_nonzero(given))
+    numbers = ", ".join(f"{name} {floors[name]:.6g} + {relative or 0:g} |observed|" for name in names)
+    line = f"uncertainty (SI) set to {numbers}" + (f"; {kept} given values kept where above the floor" if kept else "")
     return add_history(survey.assign(uncertainty=(("station", "component"), values)), line)
 
 

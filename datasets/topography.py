@@ -14,7 +14,7 @@ from . import projection
 from .table import read_table
 
 if TYPE_CHECKING:
-    import xarray
+    pass
 
 _EASTING_NAMES = ("easting", "x", "longitude", "lon")
 _NORTHING_NAMES = ("northing", "y", "latitude", "lat")
@@ -25,7 +25,7 @@ _NORTHING_NAMES = ("northing", "y", "latitude", "lat")
 class Topography:
     """A ground surface: linear between known elevations, the nearest known one outside them.
 
-    Build it with `from_points`, `from_survey`, `from_grid`, `read_points` or `read_grid`.
+    Build it with `from_points`, `from_grid`, `read_points` or `read_grid`.
 
     Args:
         interpolate: Elevation, in metres, at points [point, (x, y)].
@@ -73,11 +73,6 @@ def from_points(easting: Any, northing: Any, upward: Any) -> Topography:
         return inside
 
     return Topography(interpolate)
-
-
-def from_survey(survey: "xarray.Dataset") -> Topography:
-    """The surface through the stations of a survey, for stations that stand on the ground."""
-    return from_points(survey["easting"].values, survey["northing"].values, survey["upward"].values)
 
 
 def from_grid(x: Any, y: Any, elevation: Any, *, geographic_crs: str = "") -> Topography:

@@ -56,13 +56,16 @@ def region_of(easting: Any, northing: Any) -> tuple[float, float, float, float]:
     return float(np.min(easting)), float(np.max(easting)), float(np.min(northing)), float(np.max(northing))
 
 
-def remove_trend(survey: xarray.Dataset, degree: int, component: str = "gz") -> tuple[xarray.Dataset, np.ndarray]:
+def remove_trend(
+    survey: xarray.Dataset, degree: int, component: str = "gz", *, stations: np.ndarray | None = None
+) -> tuple[xarray.Dataset, np.ndarray]:
     """Fit a trend to one component by ordinary least squares and take it off.
 
     Args:
         survey: A survey.
         degree: Of the polynomial.
         component: Which data; the others stay as they are.
+        stations: Indices of those that the trend is fitted to, so that others test what follows; all by default.
 
     Returns:
         The survey without the trend, its attributes `trend_degree`, `trend_component`, `trend_region` (metres),
@@ -78,18 +81,31 @@ def remove_trend(survey: xarray.Dataset, degree: int, component: str = "gz") -> 
         raise checks.invalid("survey", f"without its trend of degree {survey.attrs['trend_degree']}", "one whose trend is still there")
     easting, northing = survey["easting"].values, survey["northing"].values
     matrix = trend_matrix(easting, northing, degree)
-    coefficients = np.linalg.lstsq(check_determined(matrix, degree), survey["observed"].values[:, at], rcond=None)[0]
+    part = slice(None) if stations is None else stations
+    coefficients = np.linalg.lstsq(check_determined(matrix[part], degree), survey["observed"].values[part, at], rcond=None)[0]
     observed = survey["observed"].copy(deep=True)
     observed[:, at] = observed[:, at] - matrix @ coefficients
-    unit = COMPONENTS[component]
-    line = f"trend of degree {degree} removed from {component}; coefficients in {unit}: {', '.join(f'{c:.6g}' for c in coefficients)}"
+    region = region_of(easting, northing)
+    return record_trend(survey.assign(observed=observed), degree, component, coefficients, region, "removed from"), coefficients
+
+
+def record_trend(survey: xarray.Dataset, degree: int, component: str, coefficients: np.ndarray, region: Sequence[float], how: str) -> xarray.Dataset:
+    """The survey with a trend on record: attributes and a line of history that says how it was dealt with.
+
+    Args:
+        survey: A survey.
+        degree, component, coefficients, region: Of the trend; coefficients [term] in the component's unit.
+        how: "removed from" or "solved for in".
+    """
+    listed = ", ".join(f"{value:.6g}" for value in coefficients)
+    line = f"trend of degree {degree} {how} {component}; coefficients in {COMPONENTS[component]}: {listed}"
     attrs = {
         "trend_degree": int(degree),
         "trend_component": component,
-        "trend_region": np.array(region_of(easting, northing)),
-        "trend_coefficients": coefficients,
+        "trend_region": np.array(region),
+        "trend_coefficients": np.asarray(coefficients),
     }
-    return add_history(survey.assign(observed=observed).assign_attrs(attrs), line), coefficients
+    return add_history(survey.assign_attrs(attrs), line)
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -38,6 +38,9 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(MISUSE)
+    except MemoryError as error:
+        print(f"error: Not enough memory: {_one_line(error)}. Use larger or fewer cells.", file=sys.stderr)
+        sys.exit(MISUSE)
 
 
 def _one_line(message: object) -> str:
@@ -83,12 +86,9 @@ def invert(
     """Invert a survey and write the model, its fit and a report. Ctrl-C keeps the result so far."""
     settings = _load(config, overrides)
     directory = output or Path(f"{config.stem}-output")
-    from geoinv import rundir
-
-    rundir.prepare(directory, overwrite=overwrite)
     from rich.console import Console
 
-    from geoinv import gravity_job
+    from geoinv import gravity_job, rundir
 
     summary = gravity_job.invert(settings, directory, overwrite=overwrite, console=Console())
     print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")

@@ -44,6 +44,12 @@ def _unit_of_gravity(unit: str) -> str:
     return unit
 
 
+def _unit_of_length(unit: str) -> str:
+    if unit not in QUANTITIES["length"]:
+        raise ValueError("one of " + ", ".join(QUANTITIES["length"]))
+    return unit
+
+
 def option(default: Any, description: str, *, example: Any = None, needed: bool = False) -> Any:
     """A field of a section. Without a default the template shows `example`, commented out unless the option is `needed`."""
     return Field(default, description=description, json_schema_extra={"example": example, "needed": needed})
@@ -78,11 +84,18 @@ class Data(Section):
     file: PathText = option(..., "File of stations; relative to this config, ${VARIABLES} expanded.", example="stations.csv", needed=True)
     format: Literal["auto", "csv", "ubc", "netcdf"] = option("auto", "'csv', 'ubc' (GIF observations), 'netcdf', or 'auto' by the file's ending.")
     columns: StationColumns = option(StationColumns(), "")
-    units: Annotated[str, AfterValidator(_unit_of_gravity)] = option("mGal", "Units of gravity in the file: 'mGal', 'uGal', 'gu' or 'm/s2'.")
+    units: Annotated[str, AfterValidator(_unit_of_gravity)] = option(
+        "mGal", "Units of gravity in the file ('mGal', 'uGal', 'gu', 'm/s2'; netCDF is always SI) and of the floor below."
+    )
     positive: Literal["down", "up"] = option("down", "Direction in which the file counts gravity: 'down' (an excess of mass is positive) or 'up'.")
     crs: str | None = option(None, "Projected reference system; needed where the file gives longitude and latitude.", example="EPSG:32610")
-    uncertainty_floor: Positive | None = option(None, "Smallest uncertainty, in the file's units; takes the place of zeros in the file.", example=0.1)
-    uncertainty_relative: Weight = option(0.0, "Uncertainty as a fraction of |observed|, added to the floor.")
+    length_units: Annotated[str, AfterValidator(_unit_of_length)] = option("m", "Units of the coordinates of a CSV file: 'm', 'km' or 'ft'.")
+    delimiter: str | None = option(None, "What separates the columns of a CSV file; found out if off.", example=";")
+    drop_missing: bool = option(False, "Leave out the rows of a CSV file with blanks instead of refusing them.")
+    uncertainty_floor: Positive | None = option(
+        None, "Smallest uncertainty, in 'units'; where the file has none, plus the relative part.", example=0.1
+    )
+    uncertainty_relative: Weight = option(0.0, "Where the file has no uncertainty, a fraction of |observed| added to the floor.")
     reduction: Literal["none", "disturbance", "bouguer"] = option(
         "none", "Of absolute gravity: 'disturbance' subtracts normal gravity (needs a crs), 'bouguer' also the slab below each station."
     )
@@ -91,7 +104,7 @@ class Data(Section):
         None, "Degree of the regional polynomial, 0 (a shift) to 3; none if off.", example=1
     )
     trend: Literal["remove", "solve"] = option("remove", "'remove' fits the trend to the data first; 'solve' estimates it with the model.")
-    height: float = option(0.0, "Added to the height of every station, m (an instrument's or a flight's height over the file's).")
+    height: float = option(0.0, "Height of the sensor above that of the file, m, which is then taken for the ground's.")
 
     @model_validator(mode="after")
     def _degree_to_solve_for(self) -> "Data":
@@ -151,7 +164,7 @@ class Regularization(Section):
 
     smallness: Weight = option(0.01, "Weight of the departure from the reference, against smoothness over one horizontal cell.")
     smoothness: tuple[Weight, Weight, Weight] = option((1.0, 1.0, 1.0), "Weights of first differences along (vertical, northing, easting).")
-    reference: float = option(0.0, "Reference density, kg/m3.")
+    reference: float | PathText = option(0.0, "Reference density, kg/m3, or a UBC or netCDF model file.")
     weighting: Literal["sensitivity", "depth", "none"] = option("sensitivity", "What balances shallow against deep cells.")
     depth_exponent: Positive = option(1.5, "Decay of the kernel with distance that weighting = 'depth' assumes.")
 

@@ -17,8 +17,10 @@ from geoinv.operators import checks
 from geoinv.operators.gravity.ground import raise_stations, too_deep
 from geoinv.operators.grid import Grid
 
-from .config import Config
+from .config import Config, Data
 
+#: More cells than this are refused: no machine this runs on holds them.
+MAX_CELLS = 200_000_000
 #: Cells between the outermost stations and the edge of the grid.
 MARGIN_CELLS = 3
 
@@ -34,6 +36,8 @@ class Inputs:
         active: Cells below the ground.
         raised: How far each station is raised to the staircase of cells, in metres.
         lower, upper: Bounds of each active cell, kg/m3; infinite where none.
+        reference: Reference density of each active cell, kg/m3.
+        fitted, held: Indices of the stations that are fitted, and of those that test the fit.
         warnings: What a user should know, a line each.
     """
 
@@ -43,6 +47,9 @@ class Inputs:
     raised: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    reference: np.ndarray
+    fitted: np.ndarray
+    held: np.ndarray
     warnings: tuple[str, ...]
 
 
@@ -54,18 +61,19 @@ def load(config: Config) -> Inputs:
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        survey = read_survey(config)
-        surveys.split_holdout(survey, config.inversion.holdout, config.seed)
+        survey, fitted, held = read_survey(config)
         ground = _ground(config, survey)
         grid = _grid(config, survey, ground)
         active = _active(config, grid, survey, ground)
         _, raised = raise_stations(grid, active, checks.points("stations", survey, grid.dims))
-        lower, upper = (_bound(config, name, grid, active) for name in ("lower", "upper"))
+        bounds, reference = config.bounds, _cell_values("regularization.reference", config.regularization.reference, grid, active)
+        lower = _cell_values("bounds.lower", -np.inf if bounds.lower is None else bounds.lower, grid, active)
+        upper = _cell_values("bounds.upper", np.inf if bounds.upper is None else bounds.upper, grid, active)
     crossed = np.flatnonzero(~(lower < upper))
     if crossed.size:
         at = crossed[0]
         raise checks.invalid("bounds", f"lower {lower[at]:g}, upper {upper[at]:g} kg/m3 at active cell {at}", "crossed nowhere: lower < upper")
-    return Inputs(survey, grid, active, raised, lower, upper, tuple(str(warning.message) for warning in caught))
+    return Inputs(survey, grid, active, raised, lower, upper, reference, fitted, held, tuple(str(warning.message) for warning in caught))
 
 
 def describe(inputs: Inputs) -> list[str]:
@@ -85,28 +93,29 @@ def describe(inputs: Inputs) -> list[str]:
     ]
 
 
-def read_survey(config: Config) -> xarray.Dataset:
-    """The survey of the config's [data], in SI, validated and with uncertainties."""
+def read_survey(config: Config) -> tuple[xarray.Dataset, np.ndarray, np.ndarray]:
+    """The survey of the config's [data], in SI, validated and with uncertainties, and the indices of fitted and held-out stations."""
     data = config.data
     survey = _gz(_read(config))
+    if data.reduction != "none":
+        survey = _reduce(survey, data)
     if data.height:
         survey = survey.assign_coords(upward=survey["upward"] + data.height)
         survey = surveys.add_history(survey, f"{data.height:g} m added to the height of every station")
-    if data.reduction != "none":
-        survey = _reduce(survey, data.reduction, data.bouguer_density)
     if data.uncertainty_floor is not None or data.uncertainty_relative:
         floor = (data.uncertainty_floor or 0.0) * checks.unit_factor("data.units", data.units, "acceleration")
         survey = surveys.assign_uncertainty(survey, floor=floor, relative=data.uncertainty_relative)
     elif not survey["uncertainty"].values.all():
         zeros = int((survey["uncertainty"].values == 0).sum())
         given = f"zero or not given at {zeros} of {survey.sizes['station']} stations"
-        raise checks.invalid("uncertainty", given, "positive", "Give data.uncertainty_floor in the file's units.")
-    if data.trend_degree is not None:
-        if data.trend == "remove":
-            survey, _ = trend.remove_trend(survey, data.trend_degree)
-        else:
-            trend.check_determined(trend.trend_matrix(survey["easting"].values, survey["northing"].values, data.trend_degree), data.trend_degree)
-    return surveys.validate(survey)
+        raise checks.invalid("uncertainty", given, "positive", "Give data.uncertainty_floor in data.units.")
+    fitted, held = surveys.split_holdout(survey, config.inversion.holdout, config.seed)
+    if data.trend_degree is not None and data.trend == "remove":
+        survey, _ = trend.remove_trend(survey, data.trend_degree, stations=fitted)
+    elif data.trend_degree is not None:
+        terms = trend.trend_matrix(survey["easting"].values, survey["northing"].values, data.trend_degree)
+        trend.check_determined(terms[fitted], data.trend_degree)
+    return surveys.validate(survey), fitted, held
 
 
 def _read(config: Config) -> xarray.Dataset:
@@ -114,12 +123,17 @@ def _read(config: Config) -> xarray.Dataset:
     suffix = Path(data.file).suffix.lower()
     form = data.format if data.format != "auto" else {".nc": "netcdf", ".nc4": "netcdf", ".obs": "ubc", ".grv": "ubc"}.get(suffix, "csv")
     if form == "netcdf":
+        if data.positive != "down":
+            raise checks.invalid("data.positive", repr(data.positive), "'down' for netCDF surveys, which are in SI and count gz down")
         survey = surveys.check_layout(netcdf.read(data.file))
         return survey.assign_attrs(crs=survey.attrs.get("crs") or data.crs or "")
     if form == "ubc":
         return ubc.read_observations(data.file, units=data.units, positive=data.positive, crs=data.crs or "")
     named = {name: column for name, column in data.columns if column is not None}
-    return csv.read_csv(data.file, columns=named or None, units=data.units, positive=data.positive, crs=data.crs or "")
+    return csv.read_csv(
+        data.file, columns=named, units=data.units, positive=data.positive, crs=data.crs or "",
+        length_units=data.length_units, delimiter=data.delimiter, drop_missing=data.drop_missing,
+    )  # fmt: skip
 
 
 def _gz(survey: xarray.Dataset) -> xarray.Dataset:
@@ -130,25 +144,26 @@ def _gz(survey: xarray.Dataset) -> xarray.Dataset:
     return survey.isel(component=[names.index("gz")])
 
 
-def _reduce(survey: xarray.Dataset, reduction: str, density: float) -> xarray.Dataset:
-    """Absolute gravity less normal gravity at the station, and for 'bouguer' less that of a slab below it."""
+def _reduce(survey: xarray.Dataset, data: Data) -> xarray.Dataset:
+    """Absolute gravity less normal gravity at the sensor, and for 'bouguer' less that of a slab below the station's ground."""
     crs = survey.attrs.get("crs")
     if not crs:
         raise checks.invalid("data.crs", "''", "the projected system of the stations: normal gravity needs their latitude")
     _, latitude = projection.unproject(survey["easting"].values, survey["northing"].values, crs)
-    height = survey["upward"].values
-    values = projection.normal_gravity_disturbance(latitude, height, survey["observed"].values[:, 0])
-    line = "normal gravity of WGS84 at the height of each station subtracted"
-    if reduction == "bouguer":
-        values = values - projection.bouguer_slab(height, density)
-        line += f"; Bouguer slab of {density:g} kg/m3 subtracted"
+    ground = survey["upward"].values
+    values = projection.normal_gravity_disturbance(latitude, ground + data.height, survey["observed"].values[:, 0])
+    line = "normal gravity of WGS84 at the height of each sensor subtracted"
+    if data.reduction == "bouguer":
+        values = values - projection.bouguer_slab(ground, data.bouguer_density)
+        line += f"; Bouguer slab of {data.bouguer_density:g} kg/m3 below the file's heights subtracted"
     return surveys.add_history(survey.assign(observed=(("station", "component"), values[:, None])), line)
 
 
 def _ground(config: Config, survey: xarray.Dataset) -> topography.Topography | None:
     options = config.topography
     if options.source == "stations":
-        return topography.from_survey(survey)
+        heights = survey["upward"].values - config.data.height  # of the ground below an instrument or a flight
+        return topography.from_points(survey["easting"].values, survey["northing"].values, heights)
     if options.source == "flat":
         return None
     crs = options.crs or survey.attrs.get("crs", "")
@@ -170,22 +185,28 @@ def _grid(config: Config, survey: xarray.Dataset, ground: topography.Topography 
         values = survey[name].values
         margin = MARGIN_CELLS * size if options.margin is None else options.margin
         count = max(int(np.ceil((np.ptp(values) + 2 * margin) / size)), 2)
+        _check_count(count)
         start = (values.min() + values.max() - count * size) / 2
         plane.append(start + size * np.arange(count + 1))
-    lowest = float(survey["upward"].values.min())
+    lowest = float(survey["upward"].values.min()) - config.data.height
     depth = options.depth or min(np.ptp(edges) for edges in plane) / 2
-    top = _top(options.top, vertical, survey, ground, plane)
+    top = _top(options.top, vertical, lowest, ground, plane)
     if top <= lowest - depth:
         raise checks.invalid("grid.top", f"{top:g} m", f"above the grid's bottom, {lowest - depth:g} m")
+    _check_count((top - lowest + (options.uniform_depth if options.growth > 1 else depth)) / vertical * plane[0].size * plane[1].size)
     return Grid((_layers(top, lowest - options.uniform_depth, lowest - depth, vertical, options.growth), *plane))
 
 
-def _top(given: float | None, vertical: float, survey: xarray.Dataset, ground: topography.Topography | None, plane: list[np.ndarray]) -> float:
+def _check_count(cells: float) -> None:
+    if cells > MAX_CELLS:
+        raise checks.invalid("grid.spacing", f"that makes {cells:.3g} cells", f"large enough for at most {MAX_CELLS:.0e}", "Use larger cells.")
+
+
+def _top(given: float | None, vertical: float, lowest: float, ground: topography.Topography | None, plane: list[np.ndarray]) -> float:
     if given is not None:
         return given
-    upward = survey["upward"].values
     if ground is None:
-        return float(upward.min())
+        return lowest
     north, east = ((edges[1:] + edges[:-1]) / 2 for edges in plane)
     highest = ground.elevation(east, north[:, None]).max()
     return float(np.ceil(highest / vertical - 1e-9) * vertical)  # interpolation's rounding asks for no further layer
@@ -215,14 +236,12 @@ def _active(config: Config, grid: Grid, survey: xarray.Dataset, ground: topograp
     return topography.active_cells(grid, ground.on_columns(grid), honoured)
 
 
-def _bound(config: Config, name: str, grid: Grid, active: np.ndarray) -> np.ndarray:
-    given = getattr(config.bounds, name)
-    if given is None:
-        given = -np.inf if name == "lower" else np.inf
+def _cell_values(name: str, given: float | str, grid: Grid, active: np.ndarray) -> np.ndarray:
+    """A property of each active cell, from a number or a model file."""
     if not isinstance(given, str):
         return np.full(int(active.sum()), float(given))
     values = _density(given, grid) if Path(given).suffix.lower() in (".nc", ".nc4") else ubc.read_model(given, grid)
-    return checks.finite(f"bounds.{name}", values[active])
+    return checks.finite(name, values[active])
 
 
 def _density(path: str, grid: Grid) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoinv.datasets import survey as surveys
 from geoinv.datasets import trend
+from geoinv.datasets.files import sha256
 
 from . import gravity_inputs, rundir
 from .config import Config
@@ -35,8 +35,7 @@ def check(config: Config) -> list[str]:
     Raises:
         ValueError: Anything wrong.
     """
-    inputs = gravity_inputs.load(config)
-    return [*gravity_inputs.describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+    return check_lines(gravity_inputs.load(config))
 
 
 def invert(config: Config, output: Path, *, overwrite: bool = False, console: "Console", true_density: np.ndarray | None = None) -> dict[str, Any]:
@@ -60,15 +59,15 @@ def invert(config: Config, output: Path, *, overwrite: bool = False, console: "C
     inputs = gravity_inputs.load(config)
     for line in check_lines(inputs):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    fitted, held = surveys.split_holdout(inputs.survey, config.inversion.holdout, config.seed)
     operator = build_operator(config, inputs, console)
-    problem = build_problem(config, inputs, operator, fitted, console)
+    problem = build_problem(config, inputs, operator, console)
     outcome = _run(config, problem, console)
     predicted = operator.forward(outcome.last.model).numpy()
-    summary = _summary(config, inputs, outcome, predicted, fitted, held, time.perf_counter() - began)
-    model, data = _results(config, inputs, outcome, predicted, held, true_density)
-    rundir.write(output, config=config, model=model, predicted=data, history=[each.record() for each in outcome.iterates], summary=summary)
+    summary = _summary(config, inputs, outcome, predicted, time.perf_counter() - began)
+    model, data = _results(config, inputs, outcome, predicted, true_density)
+    rundir.clear(output)
     _export(config, inputs, model, output)
+    rundir.write(output, config=config, model=model, predicted=data, history=[each.record() for each in outcome.iterates], summary=summary)
     with progress(console, "figures and report"):
         from .report import write
 
@@ -100,7 +99,7 @@ def build_operator(config: Config, inputs: Inputs, console: "Console") -> "Forwa
     return operator
 
 
-def build_problem(config: Config, inputs: Inputs, operator: "ForwardOperator", fitted: np.ndarray, console: "Console") -> "Problem":
+def build_problem(config: Config, inputs: Inputs, operator: "ForwardOperator", console: "Console") -> "Problem":
     """The inverse problem of the stations that are fitted."""
     import tensorflow as tf
 
@@ -109,8 +108,8 @@ def build_problem(config: Config, inputs: Inputs, operator: "ForwardOperator", f
     from .regularization import small_and_smooth
     from .weighting import depth_weights, probed_diagonal, sensitivity_weights
 
-    part = operator.subset(fitted)
-    observed, uncertainty = (inputs.survey[name].values[fitted] for name in ("observed", "uncertainty"))
+    part = operator.subset(inputs.fitted)
+    observed, uncertainty = (inputs.survey[name].values[inputs.fitted] for name in ("observed", "uncertainty"))
     size = int(inputs.active.sum())
     at = part.linearize(tf.zeros(part.model_spec.shape, tf.float64))
     with progress(console, "sensitivities"):
@@ -123,7 +122,7 @@ def build_problem(config: Config, inputs: Inputs, operator: "ForwardOperator", f
     }[options.weighting]()
     regularization = small_and_smooth(
         inputs.grid, inputs.active,
-        smallness=options.smallness, smoothness=options.smoothness, reference=options.reference, weights=weights,
+        smallness=options.smallness, smoothness=options.smoothness, reference=inputs.reference, weights=weights,
     )  # fmt: skip
     extra = part.model_spec.shape[0] - size
     return Problem(
@@ -148,9 +147,8 @@ def _run(config: Config, problem: "Problem", console: "Console") -> "Outcome":
         return run(problem, settings, lambda iterate: table.add(iterate.record()))
 
 
-def _summary(
-    config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, fitted: np.ndarray, held: np.ndarray, seconds: float
-) -> dict[str, Any]:
+def _summary(config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, seconds: float) -> dict[str, Any]:
+    fitted, held = inputs.fitted, inputs.held
     residual = (predicted - inputs.survey["observed"].values)[:, 0] * MGAL
     return {
         "status": outcome.status,
@@ -172,13 +170,13 @@ def _summary(
         "trend_coefficients_mGal": outcome.last.model.numpy()[int(inputs.active.sum()) :].tolist(),
         "versions": rundir.versions(),
         "seeds": {"seed": config.seed},
-        "sha256": {config.data.file: rundir.sha256(config.data.file)},
+        "sha256": {path: sha256(path) for path in _files(config)},
         "warnings": list(inputs.warnings),
     }
 
 
 def _results(
-    config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, held: np.ndarray, true_density: np.ndarray | None
+    config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, true_density: np.ndarray | None
 ) -> tuple["xarray.Dataset", "xarray.Dataset"]:
     density = np.full(inputs.grid.shape, np.nan)
     density[inputs.active] = outcome.last.model.numpy()[: int(inputs.active.sum())]
@@ -187,13 +185,28 @@ def _results(
     if true_density is not None:
         model["true_density"] = inputs.grid.to_xarray(np.asarray(true_density), name="true_density", units="kg/m3")
     flags = np.zeros(inputs.survey.sizes["station"], dtype=np.int8)
-    flags[held] = 1
+    flags[inputs.held] = 1
     data = inputs.survey.assign(
         predicted=(("station", "component"), predicted),
         holdout=("station", flags),
         raised=("station", inputs.raised, {"units": "m"}),
     )
-    return model, data
+    return model, _with_trend(config, inputs, data, outcome)
+
+
+def _with_trend(config: Config, inputs: Inputs, data: "xarray.Dataset", outcome: "Outcome") -> "xarray.Dataset":
+    """The data with a trend that was solved for on record, as `remove_trend` records one that was removed."""
+    if config.data.trend != "solve" or config.data.trend_degree is None:
+        return data
+    coefficients = outcome.last.model.numpy()[int(inputs.active.sum()) :] / MGAL
+    region = trend.region_of(data["easting"].values, data["northing"].values)
+    return trend.record_trend(data, config.data.trend_degree, "gz", coefficients, region, "solved for in")
+
+
+def _files(config: Config) -> list[str]:
+    """The files that the result depends on."""
+    named = (config.data.file, config.grid.file, config.topography.file, config.bounds.lower, config.bounds.upper, config.regularization.reference)
+    return sorted({path for path in named if isinstance(path, str)})
 
 
 def _export(config: Config, inputs: Inputs, model: "xarray.Dataset", output: Path) -> None:

@@ -8,7 +8,6 @@ Every file appears under its name only when it is whole, and `summary.json` last
 """
 
 import csv
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -65,6 +64,21 @@ def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
     except OSError as error:
         raise checks.invalid("output", f"'{directory}'", "writable", f"{error.strerror}.") from None
     return directory
+
+
+#: Files that a run may write besides the figures; an earlier run's are removed before new ones are written.
+_FILES = (
+    *("summary.json", "config.toml", "model.nc", "predicted.nc", "history.csv", "report.html"),
+    *("model.vtr", "model.msh", "model.den"),
+)
+
+
+def clear(directory: str | Path) -> None:
+    """Make the directory where it is missing, and remove from it what an earlier run wrote, its summary first."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        (directory / name).unlink(missing_ok=True)
 
 
 def write(
@@ -179,12 +193,6 @@ def sentence(summary: Mapping[str, Any]) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that computed a result."""
     return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in _PACKAGES}}
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 digest of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def peak_memory_bytes() -> int:

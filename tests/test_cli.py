@@ -104,8 +104,6 @@ def test_mistakes_end_in_one_line_and_2(monkeypatch: pytest.MonkeyPatch, job: Fa
         (("check", "missing.toml"), "missing.toml"),
         (("check", "lake.toml", "--set", "inversion.iterations=3"), "'inversion.iterations' (unknown)"),
         (("invert", "lake.toml", "--set", "operator.tolerance=7"), "operator.tolerance"),
-        (("invert", "lake.toml", "--output", "full"), "--overwrite"),
-        (("invert", "lake.toml", "--output", "lake.toml/below"), "lake.toml/below"),
         (("report", "full"), "There is no config.toml"),
         (("init", "magnetic"), "'gravity'"),
     ],

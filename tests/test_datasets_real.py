@@ -1,4 +1,4 @@
-"""Readers on the real files, where they are: GEOINV_DATA, or ../shared/data beside the repository."""
+"""Readers on the real files, in the folder that GEOINV_DATA names."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from geoinv.datasets import csv, projection, survey, topography, ubc
 from geoinv.datasets.table import read_table
 
-DATA = Path(os.environ.get("GEOINV_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("GEOINV_DATA", "GEOINV_DATA-is-not-set"))
 
 
 def real(name):

@@ -103,7 +103,10 @@ def test_assigned_uncertainty_is_floor_plus_relative():
     assert len(done.attrs["history"].splitlines()) == 2
     given = three_stations()
     assert survey.assign_uncertainty(given) is given
-    assert "replacing 6 given" in survey.assign_uncertainty(given, floor=1e-7).attrs["history"]
+    kept = survey.assign_uncertainty(given, floor=1e-30)
+    assert "6 given values kept" in kept.attrs["history"]
+    np.testing.assert_array_equal(kept["uncertainty"], given["uncertainty"])
+    assert np.all(survey.assign_uncertainty(given, floor=1.0)["uncertainty"] == 1.0), "the floor is the least there is"
 
 
 def test_assigned_uncertainty_refuses_nonsense():

@@ -6,7 +6,7 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoinv.datasets import survey, topography
+from geoinv.datasets import topography
 from geoinv.operators.grid import Grid
 
 GRID = Grid((np.array([-40.0, -15.0, 0.0, 10.0, 30.0]), np.arange(4) * 10.0, np.array([0.0, 10.0, 30.0, 40.0])))
@@ -27,8 +27,8 @@ def test_points_interpolate_a_plane_exactly_and_extend_by_the_nearest():
 
 
 def test_stations_on_a_line_give_the_nearest_elevation():
-    line = survey.make([0.0, 10.0, 20.0], [5.0, 5.0, 5.0], [1.0, 2.0, 3.0], {"gz": [0.0, 0.0, 0.0]})
-    np.testing.assert_array_equal(topography.from_survey(line).elevation([1.0, 11.0, 99.0], [0.0, 9.0, 5.0]), [1.0, 2.0, 3.0])
+    line = topography.from_points([0.0, 10.0, 20.0], [5.0, 5.0, 5.0], [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(line.elevation([1.0, 11.0, 99.0], [0.0, 9.0, 5.0]), [1.0, 2.0, 3.0])
     single = topography.from_points([0.0], [0.0], [7.0])
     assert single.elevation(3.0, 4.0) == 7.0
 

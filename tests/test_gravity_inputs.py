@@ -202,14 +202,21 @@ def test_trend_to_solve_for_stays_in_the_data(tmp_path: Path) -> None:
     ("rule", "expected"),
     [
         ({}, np.full(9, 0.3)),
-        ({"uncertainty_floor": 0.2}, np.full(9, 0.2)),
-        ({"uncertainty_floor": 0.2, "uncertainty_relative": 0.05}, 0.2 + 0.05 * np.abs(OBSERVED)),
-        ({"uncertainty_relative": 0.05}, 0.05 * np.abs(OBSERVED)),
+        ({"uncertainty_floor": 0.2}, np.full(9, 0.3)),
+        ({"uncertainty_floor": 0.4, "uncertainty_relative": 0.05}, np.full(9, 0.4)),
+        ({"uncertainty_relative": 0.05}, np.full(9, 0.3)),
     ],
 )
 def test_uncertainty_rules(tmp_path: Path, rule: dict[str, float], expected: np.ndarray) -> None:
     write(tmp_path, uncertainty=0.3)
     np.testing.assert_allclose(load(tmp_path, data=rule).survey["uncertainty"].values[:, 0] / MGAL, expected, rtol=1e-9)
+
+
+def test_without_uncertainties_floor_and_relative_make_them(tmp_path: Path) -> None:
+    write(tmp_path, uncertainty=0.0)
+    rule = {"uncertainty_floor": 0.2, "uncertainty_relative": 0.05}
+    found = load(tmp_path, data=rule).survey["uncertainty"].values[:, 0] / MGAL
+    np.testing.assert_allclose(found, 0.2 + 0.05 * np.abs(OBSERVED), rtol=1e-9)
 
 
 def test_floor_takes_the_place_of_zeros(tmp_path: Path) -> None:
@@ -266,12 +273,13 @@ def test_bounds_from_model_files(tmp_path: Path) -> None:
 
 
 def test_description(tmp_path: Path) -> None:
+    write(tmp_path, uncertainty=0.0)
     inputs = load(tmp_path, data={"uncertainty_floor": 0.2, "uncertainty_relative": 0.1}, grid={"margin": 0.0, "top": 60.0})
     lines = gravity_inputs.describe(inputs)
     assert lines[0] == "survey: 9 stations, -4 to 7 mGal, uncertainty 0.21 to 0.9 mGal"
     assert lines[1] == f"grid: 10 x 10 x 6 cells of 25 x 100 x 200 m (upward, northing, easting), {inputs.active.sum()} of 600 active"
     assert lines[2].startswith("ground: ")
-    assert any("uncertainty set to" in line for line in lines[3:])
+    assert any("uncertainty (SI) set to" in line for line in lines[3:])
 
 
 def test_description_counts_what_is_raised(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from geoinv.operators.gravity.components import prism_field
 from geoinv.operators.grid import Grid
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("GEOINV_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("GEOINV_DATA", "GEOINV_DATA-is-not-set"))
 
 
 def _invert(name: str, folder: str, output: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> rundir.Run:
     if not (DATA / folder).is_dir():
-        pytest.skip(f"needs the survey files: {DATA / folder} is not there (set GEOINV_DATA)")
+        pytest.skip(f"needs the survey files: set GEOINV_DATA ({DATA / folder} is not there)")
     monkeypatch.setenv("GEOINV_DATA", str(DATA))
     gravity_job.invert(config.load(ROOT / "scripts" / "configs" / f"{name}.toml", overrides), output, console=Console(quiet=True))
     return rundir.read(output)
