@@ -7,6 +7,7 @@ from registry import OPERATORS, Entry
 
 from geoinv.operators import testing
 from geoinv.operators.forward import ForwardOperator, Nest
+from geoinv.operators.gravity import poisson
 from geoinv.operators.sparse import operator as sparse_operator
 
 every = pytest.mark.parametrize("entry", OPERATORS, ids=lambda entry: entry.name)
@@ -100,5 +101,5 @@ def test_hessian_product_is_the_change_of_the_gradient(entry: Entry) -> None:
 def test_subset_is_rows_of_the_whole_without_retracing(entry: Entry) -> None:
     if entry.units is None:
         pytest.skip("has no units")
-    compiled = [sparse_operator.apply, sparse_operator.apply_transposed]
+    compiled = [sparse_operator.apply, sparse_operator.apply_transposed, poisson.apply, poisson.apply_adjoint]
     assert testing.batch_test(entry.make(), entry.units, compiled=compiled) <= entry.tolerance

@@ -19,7 +19,8 @@ from .sampling import DEGREE
 
 #: Uniform cells around the stations before the cells grow.
 MARGIN = 6
-#: Growth of the cells away from the stations, and how far the grid reaches beyond the model in units of its largest half-width.
+#: Growth of the cells away from the stations, and how far the grid reaches beyond model and stations, in units of
+#: their largest half-width.
 GROWTH, REACH = 1.1, 0.75
 
 
@@ -30,13 +31,10 @@ def resolution(model: Grid) -> float:
 
 def computational_grid(model: Grid, points: np.ndarray) -> Grid:
     """The computational grid for a model's grid and stations [point, axis], in metres; its outermost cells carry boundary values."""
-    reach = REACH * max(np.ptp(edges) for edges in model.edges) / 2
-    return Grid(
-        tuple(
-            _axis(resolution(model), column, min(edges[0], column.min()) - reach, max(edges[-1], column.max()) + reach)
-            for edges, column in zip(model.edges, points.T, strict=True)
-        )
-    )
+    size = resolution(model)
+    spans = [(min(edges[0], column.min()), max(edges[-1], column.max())) for edges, column in zip(model.edges, points.T, strict=True)]
+    reach = REACH * max(high - low for low, high in spans) / 2
+    return Grid(tuple(_axis(size, column, low - reach, high + reach) for column, (low, high) in zip(points.T, spans, strict=True)))
 
 
 def _axis(size: float, stations: np.ndarray, low: float, high: float) -> np.ndarray:
