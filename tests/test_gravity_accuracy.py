@@ -149,7 +149,7 @@ def errors(name: str, components: tuple[str, ...], tolerance: float) -> dict[str
     survey, heights, active = coordinates(points[chosen]), heights[chosen], land.depth >= 0
     operator = GravityPoisson(land.grid, survey, components, tolerance=tolerance, active=active)
     exact = GravityPrism(land.grid, survey, components, active=active)
-    assert not operator.raised.any()
+    assert not operator.setting.raised.any()
     rows = [heights == height for height in HEIGHTS]
     table = {}
     for model, density in models(land).items():

@@ -62,7 +62,7 @@ def test_subsets_of_one_size_share_a_program_whatever_their_near_fields() -> Non
 
 def test_subset_of_a_subset_and_its_specs() -> None:
     part = everything().subset([5, 2, 9]).subset([2, 0])
-    np.testing.assert_array_equal(part.points, everything().points[[9, 5]])
+    np.testing.assert_array_equal(part.setting.points, everything().setting.points[[9, 5]])
     assert part.data_spec.shape == (2, 9)
     np.testing.assert_allclose(part(density()), np.asarray(everything()(density()))[[9, 5]], rtol=1e-10)
 
@@ -88,7 +88,7 @@ def test_one_cell_is_a_point_mass_far_away() -> None:
     operator = GravityPoisson(GRID, stations, ("gz", "gx", "gy"))
     rho = np.zeros(GRID.shape)
     rho[2, 3, 5] = 2000.0
-    away = operator.points - [centers[i] for centers, i in zip(GRID.centers, (2, 3, 5), strict=True)]
+    away = operator.setting.points - [centers[i] for centers, i in zip(GRID.centers, (2, 3, 5), strict=True)]
     pull = G * 2000.0 * 50 * 100 * 100 / np.sum(away**2, axis=1) ** 1.5
     expected = pull[:, None] * np.stack([away[:, 0], -away[:, 2], -away[:, 1]], axis=1)
     # The prism's own quadrupole: (a^2 - c^2) / r^2 / 8 of the pull.
@@ -175,11 +175,11 @@ def test_a_grid_with_padding_of_its_own_is_its_cells() -> None:
 def test_a_station_inside_the_staircase_is_raised_and_recorded() -> None:
     upward = np.array([-20.0, 0.0, -99.0, 3.0])
     operator = GravityPoisson(GRID, at(upward, -350.0, [-350.0, -350.0, 350.0, 350.0]), active=ACTIVE)
-    np.testing.assert_allclose(operator.raised, [20.0, 0.0, 49.0, 0.0])
-    np.testing.assert_allclose(operator.points[:, 0], [0.0, 0.0, -50.0, 3.0])
+    np.testing.assert_allclose(operator.setting.raised, [20.0, 0.0, 49.0, 0.0])
+    np.testing.assert_allclose(operator.setting.points[:, 0], [0.0, 0.0, -50.0, 3.0])
     found = np.asarray(operator(density()))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
-    np.testing.assert_allclose(operator.subset([2]).raised, [49.0])
+    np.testing.assert_allclose(operator.subset([2]).setting.raised, [49.0])
 
 
 def test_poisson_matrix() -> None:

@@ -83,12 +83,12 @@ def test_subset_and_adjoint() -> None:
     operator = GravityPrism(GRID, STATIONS, ("gx", "gz"), active=ACTIVE)
     assert batch_test(operator, (3, 0, 2)) <= 1e-14
     assert dot_test(operator) <= 1e-12
-    np.testing.assert_array_equal(operator.subset([2, 0]).points, operator.points[[2, 0]])
+    np.testing.assert_array_equal(operator.subset([2, 0]).setting.points, operator.setting.points[[2, 0]])
 
 
 def test_station_inside_a_cell_is_raised() -> None:
     operator = GravityPrism(GRID, STATIONS | {"upward": np.array([5.0, -7.0, 33.0, 120.0])})
-    np.testing.assert_allclose(operator.raised, [0.0, 7.0, 0.0, 0.0])
+    np.testing.assert_allclose(operator.setting.raised, [0.0, 7.0, 0.0, 0.0])
     np.testing.assert_allclose(operator(density()), GravityPrism(GRID, STATIONS)(density()), rtol=1e-14)
 
 

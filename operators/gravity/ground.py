@@ -1,11 +1,36 @@
 """Where stations stand on the staircase of active cells. Nothing here needs TensorFlow."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 
 from .. import checks
 from ..grid import Grid
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Where density may be, and where the stations stand on it.
+
+    Args:
+        active: The cells that may carry density, shaped as the grid.
+        points: Station positions [station, (upward, northing, easting)] as used, in metres.
+        raised: How far each station was raised to the top of the staircase of cells, in metres.
+    """
+
+    active: np.ndarray
+    points: np.ndarray
+    raised: np.ndarray
+
+    @classmethod
+    def of(cls, grid: Grid, stations: checks.Coordinates, active: Any | None) -> "Setting":
+        """The setting of a 3-D grid; raises ValueError as `active_cells` and `raise_stations` do."""
+        if grid.ndim != 3:
+            raise checks.invalid("grid", f"with {grid.ndim} axes", "three-dimensional")
+        mask = active_cells(grid, active)
+        return cls(mask, *raise_stations(grid, mask, checks.points("stations", stations, grid.dims)))
 
 
 def active_cells(grid: Grid, active: Any | None) -> np.ndarray:

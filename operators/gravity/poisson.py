@@ -33,7 +33,7 @@ from ..sparse.product import Entries, product, transposed_product
 from ..sparse.separable import SeparablePoisson, transform
 from . import boundary, mesh, near_field, sampling
 from . import components as fields
-from .ground import active_cells, raise_stations
+from .ground import Setting
 
 
 class Field(NamedTuple):
@@ -92,7 +92,7 @@ class GravityPoisson(ForwardOperator):
     Args:
         grid: Three-dimensional grid; the model is float64 [upward, northing, easting] in kg/m3.
         stations: Coordinates `easting`, `northing`, `upward` in metres: a mapping or an xarray Dataset. One that falls inside
-            the staircase of active cells is raised to its top (see `raised`).
+            the staircase of active cells is raised to its top (see `setting.raised`).
         components: Of gz, gx, gy (m/s2), gzz, gxx, gyy, gxy, gxz, gyz (1/s2); z is down. Data are [station, component].
         tolerance: Error asked for, as a fraction of the peak, from 1e-3 to 0.1. A smaller one costs a larger near field.
         active: Mask of the cells that may carry density, shaped as the grid; all by default.
@@ -110,8 +110,6 @@ class GravityPoisson(ForwardOperator):
     _shared: "_Parts | None" = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.grid.ndim != 3:
-            raise checks.invalid("grid", f"with {self.grid.ndim} axes", "three-dimensional")
         if not 1e-3 <= self.tolerance <= 0.1:
             raise checks.invalid("tolerance", self.tolerance, "from 1e-3 to 0.1 of the peak", "GravityPrism is exact.")
         object.__setattr__(self, "components", fields.check(self.components))
@@ -122,23 +120,9 @@ class GravityPoisson(ForwardOperator):
         return _build(self) if self._shared is None else self._shared
 
     @functools.cached_property
-    def mask(self) -> np.ndarray:
-        """The cells that may carry density, shaped as the grid."""
-        return active_cells(self.grid, self.active)
-
-    @functools.cached_property
-    def _placed(self) -> tuple[np.ndarray, np.ndarray]:
-        return raise_stations(self.grid, self.mask, checks.points("stations", self.stations, self.grid.dims))
-
-    @property
-    def points(self) -> np.ndarray:
-        """Station positions [station, (upward, northing, easting)] as used, in metres."""
-        return self._placed[0]
-
-    @property
-    def raised(self) -> np.ndarray:
-        """How far each station was raised to the top of the staircase of cells, in metres."""
-        return self._placed[1]
+    def setting(self) -> Setting:
+        """Where the stations stand, and how far each was raised."""
+        return Setting.of(self.grid, self.stations, self.active)
 
     @property
     def solver(self) -> SeparablePoisson:
@@ -160,7 +144,7 @@ class GravityPoisson(ForwardOperator):
 
     @property
     def data_spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec((len(self.points), len(self.components)), tf.float64, name="gravity")
+        return tf.TensorSpec((len(self.setting.points), len(self.components)), tf.float64, name="gravity")
 
     def forward(self, model: tf.Tensor) -> tf.Tensor:
         data = apply(self._parts.field, self._parts.rows, model)
@@ -170,7 +154,7 @@ class GravityPoisson(ForwardOperator):
         return linear(self, model, self._adjoint)
 
     def subset(self, units: Any) -> "GravityPoisson":
-        index = checks.units(units, len(self.points))
+        index = checks.units(units, len(self.setting.points))
         rows = (index[:, None] * len(self.components) + np.arange(len(self.components))).ravel()
         stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
         return dataclasses.replace(self, stations=stations, _shared=self._parts.subset(rows))
@@ -181,7 +165,7 @@ class GravityPoisson(ForwardOperator):
 
     @property
     def _size(self) -> int:
-        return len(self.points) * len(self.components)
+        return len(self.setting.points) * len(self.components)
 
 
 @final
@@ -211,7 +195,7 @@ class _Parts:
 
 
 def _build(operator: GravityPoisson) -> _Parts:
-    grid, points = operator.grid, operator.points
+    grid, points = operator.grid, operator.setting.points
     solver = SeparablePoisson(mesh.computational_grid(grid, points))
     seen = sampling.stencils(solver, points)
     block = sampling.box(seen)
@@ -221,7 +205,7 @@ def _build(operator: GravityPoisson) -> _Parts:
     ]
     nodes = boundary.centers(grid)
     field = Field(
-        mask=tf.constant(operator.mask, tf.float64),
+        mask=tf.constant(operator.setting.active, tf.float64),
         feeds=tuple(tf.constant(feed.T) for feed in feeds),
         inverse=tf.constant(4 * np.pi * GRAVITATIONAL_CONSTANT / solver.eigenvalues),
         modes=tuple(tf.constant(axis.modes[part]) for axis, part in zip(solver.axes, block, strict=True)),
@@ -236,7 +220,7 @@ def _near(
     operator: GravityPoisson, solver: SeparablePoisson, seen: sampling.Stencils, feeds: list[np.ndarray], field: Field, far: np.ndarray
 ) -> CSRMatrix:
     """The CSR matrix [station x component, cell] of analytic prism minus what the grid gives, over each station's window."""
-    grid, points, names = operator.grid, operator.points, operator.components
+    grid, points, names = operator.grid, operator.setting.points, operator.components
     moments = [matrix.numpy() for matrix in field.moments]
     sources = far.reshape(len(points), len(names), *(len(matrix) for matrix in moments))
     rows: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in points]
@@ -249,7 +233,7 @@ def _near(
             edges = [axis[part.start : part.stop + 1] for axis, part in zip(grid.edges, window, strict=True)]
             of_window = [matrix[:, part] for matrix, part in zip(moments, window, strict=True)]
             on_boundary = np.einsum("cba,ck,bj,ai->kji", sources[s, c], *of_window, optimize=True)
-            inside = operator.mask[window]
+            inside = operator.setting.active[window]
             correction = fields.prism_response(name, points[s], edges, inside) - component.sign * response - on_boundary
             cells = tuple(axis + part.start for axis, part in zip(np.nonzero(inside), window, strict=True))
             rows[s].append((np.ravel_multi_index(cells, grid.shape), correction[inside]))

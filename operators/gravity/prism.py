@@ -13,7 +13,7 @@ from .. import checks
 from ..forward import ForwardOperator, Linearization, linear
 from ..grid import Grid
 from . import components as fields
-from .ground import active_cells, raise_stations
+from .ground import Setting
 
 #: A dense kernel larger than this is refused: the finite-difference operator needs no kernel at all.
 MAX_BYTES = 8 * 2**30
@@ -44,8 +44,6 @@ class GravityPrism(ForwardOperator):
     _shared: tf.Tensor | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.grid.ndim != 3:
-            raise checks.invalid("grid", f"with {self.grid.ndim} axes", "three-dimensional")
         object.__setattr__(self, "components", fields.check(self.components))
         self._kernel  # noqa: B018  (built now, so that what is wrong is said now)
 
@@ -54,34 +52,21 @@ class GravityPrism(ForwardOperator):
         return self._build() if self._shared is None else self._shared
 
     def _build(self) -> tf.Tensor:
-        size = 8 * len(self.points) * len(self.components) * self.grid.size
+        size = 8 * len(self.setting.points) * len(self.components) * self.grid.size
         if size > MAX_BYTES:
             raise checks.invalid(
                 "kernel", f"of {size / 2**30:.1f} GB", f"at most {MAX_BYTES / 2**30:.0f} GB", "Use GravityPoisson, which needs none."
             )
-        kernel = np.empty((len(self.points), len(self.components), self.grid.size))
-        for s, point in enumerate(self.points):
+        kernel = np.empty((len(self.setting.points), len(self.components), self.grid.size))
+        for s, point in enumerate(self.setting.points):
             for c, component in enumerate(self.components):
-                kernel[s, c] = fields.prism_response(component, point, self.grid.edges, self._mask).ravel()
+                kernel[s, c] = fields.prism_response(component, point, self.grid.edges, self.setting.active).ravel()
         return tf.constant(kernel)
 
     @functools.cached_property
-    def _mask(self) -> np.ndarray:
-        return active_cells(self.grid, self.active)
-
-    @functools.cached_property
-    def _placed(self) -> tuple[np.ndarray, np.ndarray]:
-        return raise_stations(self.grid, self._mask, checks.points("stations", self.stations, self.grid.dims))
-
-    @property
-    def points(self) -> np.ndarray:
-        """Station positions [station, (upward, northing, easting)] as used, in metres."""
-        return self._placed[0]
-
-    @property
-    def raised(self) -> np.ndarray:
-        """How far each station was raised to the top of the staircase of cells, in metres."""
-        return self._placed[1]
+    def setting(self) -> Setting:
+        """Where the stations stand, and how far each was raised."""
+        return Setting.of(self.grid, self.stations, self.active)
 
     @property
     def model_spec(self) -> tf.TensorSpec:
@@ -89,7 +74,7 @@ class GravityPrism(ForwardOperator):
 
     @property
     def data_spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec((len(self.points), len(self.components)), tf.float64, name="gravity")
+        return tf.TensorSpec((len(self.setting.points), len(self.components)), tf.float64, name="gravity")
 
     def forward(self, model: tf.Tensor) -> tf.Tensor:
         return tf.einsum("scm,m->sc", self._kernel, tf.reshape(model, [-1]))
@@ -98,6 +83,6 @@ class GravityPrism(ForwardOperator):
         return linear(self, model, lambda w: tf.reshape(tf.einsum("scm,sc->m", self._kernel, w), self.grid.shape))
 
     def subset(self, units: Any) -> "GravityPrism":
-        index = checks.units(units, len(self.points))
+        index = checks.units(units, len(self.setting.points))
         stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
         return dataclasses.replace(self, stations=stations, _shared=tf.gather(self._kernel, index))
