@@ -270,12 +270,15 @@ def convergence(history: Sequence[Mapping[str, float]], target: float = 1.0) -> 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1])
     iterations = [record["iteration"] for record in history]
-    top.semilogy(iterations, [record["chi2"] for record in history], "o-", color="#0072B2", markersize=4, label="chi2")
+    fits = [record["chi2"] for record in history]
+    top.set_yscale("log" if min(fits) > 0 else "linear")
+    top.plot(iterations, fits, "o-", color="#0072B2", markersize=4, label="chi2")
     top.axhline(target, color="#D55E00", linestyle="--", linewidth=1.2, label=f"target {target:g}")
     top.set_ylabel("chi2", fontsize=9)
     top.legend(fontsize=8, frameon=False)
     used = [record for record in history if record["trade_off"] > 0]  # the first model has none
-    bottom.semilogy([record["iteration"] for record in used], [record["trade_off"] for record in used], "s-", color="#009E73", markersize=4)
+    bottom.set_yscale("log" if used else "linear")
+    bottom.plot([record["iteration"] for record in used], [record["trade_off"] for record in used], "s-", color="#009E73", markersize=4)
     bottom.set_ylabel("trade-off\nparameter", fontsize=9)
     bottom.set_xlabel("iteration", fontsize=9)
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
