@@ -162,7 +162,7 @@ class OperatorOptions(Section):
 class Regularization(Section):
     """What is asked of the model besides fitting the data."""
 
-    smallness: Weight = option(0.01, "Weight of the departure from the reference, against smoothness over one horizontal cell.")
+    smallness: Weight = option(1.0, "Weight of the departure from the reference, against smoothness over one horizontal cell.")
     smoothness: tuple[Weight, Weight, Weight] = option((1.0, 1.0, 1.0), "Weights of first differences along (vertical, northing, easting).")
     reference: float | PathText = option(0.0, "Reference density, kg/m3, or a UBC or netCDF model file.")
     weighting: Literal["sensitivity", "depth", "none"] = option("sensitivity", "What balances shallow against deep cells.")

@@ -64,7 +64,7 @@ def small_and_smooth(
     grid: Grid,
     active: np.ndarray,
     *,
-    smallness: float = 0.01,
+    smallness: float = 1.0,
     smoothness: Sequence[float] = (1.0, 1.0, 1.0),
     reference: float | np.ndarray = 0.0,
     weights: np.ndarray | None = None,

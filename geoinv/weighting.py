@@ -36,7 +36,8 @@ def sensitivity_weights(diagonal: np.ndarray, volumes: np.ndarray) -> np.ndarray
     """Fourth root of the summed squared sensitivities per volume of the cell, relative to its largest value (Li & Oldenburg 2000).
 
     The penalty on a cell is then proportional to how well the data see it. A steeper power pushes bodies to depth and
-    carves holes around stations: blocks at four depths were placed best with this one.
+    carves holes around stations: of those tried on blocks at five depths, this one with equal smallness and smoothness placed
+    them best.
 
     Args:
         diagonal: diag(J^T J) for each active cell.

@@ -17,7 +17,10 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 def test_the_demo_recovers_its_block(tmp_path: Path) -> None:
     message = runpy.run_path(str(SCRIPTS / "demo_gravity.py"))["run"](tmp_path)
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())
-    (block,) = compare_with_truth(netcdf.read(tmp_path / "results" / "model.nc"))
+    model = netcdf.read(tmp_path / "results" / "model.nc")
+    (block,) = compare_with_truth(model)
+    density = np.nan_to_num(model["density"].values)
+    assert model["true_density"].values[np.unravel_index(density.argmax(), density.shape)] > 0, "the densest cell lies in the block"
     assert summary["status"] == "converged" and summary["chi2"] <= 1.05
     assert np.all(block["offset_cells"] <= 1.0)
     assert block["mass"] == pytest.approx(block["true_mass"], rel=0.2), "gravity determines the total mass"
