@@ -3,14 +3,14 @@
 The operators are imported on first use: `ground` and `components` serve code that must not import TensorFlow.
 """
 
+import importlib
 from typing import Any
 
-__all__ = ["GravityPoisson", "GravityPrism"]
+_HOMES = {"GravityPoisson": "poisson", "GravityPrism": "prism"}
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'geoinv.operators.gravity' has no attribute '{name}'")
-    from geoinv import operators
-
-    return getattr(operators, name)
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
