@@ -76,7 +76,7 @@ def make(
     )
     if station_id is not None:
         survey["station_id"] = ("station", checks.shape("station_id", np.asarray(station_id, dtype=str), (n,)))
-    _check_values(survey)
+    check_values(survey)
     return survey
 
 
@@ -114,7 +114,7 @@ def validate(survey: xarray.Dataset) -> xarray.Dataset:
         UserWarning: Stations at exactly the same position.
     """
     check_layout(survey)
-    _check_values(survey)
+    check_values(survey)
     for name, column in _columns(survey, "uncertainty"):
         zero = np.flatnonzero(column == 0)
         if 0 < zero.size < column.size:
@@ -214,7 +214,8 @@ def _columns(survey: xarray.Dataset, variable: str) -> list[tuple[str, np.ndarra
     return [(str(name), survey[variable].values[:, i]) for i, name in enumerate(survey["component"].values)]
 
 
-def _check_values(survey: xarray.Dataset) -> None:
+def check_values(survey: xarray.Dataset) -> None:
+    """Raise a ValueError for a survey without stations, or with a value that is not finite or an uncertainty below zero; names the first."""
     if survey.sizes["station"] == 0:
         raise checks.invalid("survey", "with 0 stations", "of at least one station")
     named = [(name, survey[name].values) for name in COORDINATES]

@@ -1,4 +1,4 @@
-"""Regional trends: a polynomial of the horizontal coordinates fitted to the data and taken off before an inversion.
+"""Regional trends: a polynomial of the horizontal coordinates fitted to the data and taken off before an inversion, or solved for with it.
 
 With x and y the easting and northing scaled to [-1, 1] over a region, the trend is the sum of c_ij x^i y^j over i + j <= degree.
 Scaled coordinates keep the least-squares problem well conditioned where raw UTM coordinates would not.
@@ -77,7 +77,7 @@ def remove_trend(
     """
     names = [str(name) for name in survey["component"].values]
     at = names.index(checks.choice("component", component, names))
-    if "trend_coefficients" in survey.attrs:
+    if survey.attrs.get("trend_was") == "removed from":
         raise checks.invalid("survey", f"without its trend of degree {survey.attrs['trend_degree']}", "one whose trend is still there")
     easting, northing = survey["easting"].values, survey["northing"].values
     matrix = trend_matrix(easting, northing, degree)
@@ -100,6 +100,7 @@ def record_trend(survey: xarray.Dataset, degree: int, component: str, coefficien
     listed = ", ".join(f"{value:.6g}" for value in coefficients)
     line = f"trend of degree {degree} {how} {component}; coefficients in {COMPONENTS[component]}: {listed}"
     attrs = {
+        "trend_was": how,
         "trend_degree": int(degree),
         "trend_component": component,
         "trend_region": np.array(region),

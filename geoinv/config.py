@@ -156,7 +156,7 @@ class OperatorOptions(Section):
     """How gravity is computed from density."""
 
     kind: Literal["poisson", "prism"] = option("poisson", "'poisson' (finite differences) or 'prism' (analytic and dense; small surveys only).")
-    tolerance: Tolerance = option(1e-2, "Accuracy of computed gravity, as a fraction of its peak.")
+    tolerance: Annotated[float, Field(ge=1e-3, le=0.1)] = option(1e-2, "Accuracy of computed gravity, as a fraction of its peak.")
 
 
 class Regularization(Section):
@@ -193,14 +193,14 @@ class Inversion(Section):
 
     misfit: Literal["l2", "huber"] = option("l2", "'l2' (least squares) or 'huber' (robust against outliers).")
     huber_threshold: Positive = option(1.345, "Residual, in uncertainties, beyond which Huber's misfit grows linearly.")
-    target_chi2: Positive = option(1.0, "Misfit at which to stop: mean of (residual / uncertainty)^2.")
+    target_chi2: Positive = option(1.0, "Misfit per datum at which to stop: for l2 the mean of (residual / uncertainty)^2.")
     max_iterations: Count = option(20, "Limit of Gauss-Newton iterations.")
     trade_off_ratio: Positive = option(10.0, "First trade-off parameter, relative to the ratio of the largest eigenvalues.")
     cooling_factor: Annotated[float, Field(gt=1)] = option(3.0, "What the trade-off parameter is divided by.")
     cooling_every: Count = option(1, "Iterations between coolings.")
     cg_iterations: Count = option(30, "Limit of conjugate-gradient steps in one iteration.")
     cg_tolerance: Tolerance = option(1e-2, "Relative residual at which conjugate gradients stop.")
-    stagnation: Fraction = option(1e-3, "Relative decrease of the objective below which the search has stagnated.")
+    stagnation: Fraction = option(1e-3, "Relative decrease of the misfit an iteration, over three, below which the search has stagnated.")
     holdout: Fraction = option(0.0, "Fraction of the stations kept out of the fit, to test it.")
 
 

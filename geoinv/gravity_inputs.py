@@ -126,6 +126,7 @@ def _read(config: Config) -> xarray.Dataset:
         if data.positive != "down":
             raise checks.invalid("data.positive", repr(data.positive), "'down' for netCDF surveys, which are in SI and count gz down")
         survey = surveys.check_layout(netcdf.read(data.file))
+        surveys.check_values(survey)
         return survey.assign_attrs(crs=survey.attrs.get("crs") or data.crs or "")
     if form == "ubc":
         return ubc.read_observations(data.file, units=data.units, positive=data.positive, crs=data.crs or "")
@@ -229,7 +230,7 @@ def _active(config: Config, grid: Grid, survey: xarray.Dataset, ground: topograp
     below = ground.elevation(survey["easting"].values, survey["northing"].values) - points[:, 0]
     cell = grid.widths[0][grid.cell_index(points)[:, 0]]
     if (below > cell).any():
-        at = int(np.argmax(below - cell))
+        at = int(np.argmax(np.where(below > cell, below, -np.inf)))
         raise too_deep(below > cell, at, below[at], cell[at], "the topography")
     inside = grid.contains(np.column_stack([np.full(len(points), grid.centers[0][0]), points[:, 1:]]))
     honoured = survey.isel(station=np.flatnonzero(inside)) if inside.any() else None

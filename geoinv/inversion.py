@@ -6,7 +6,7 @@ for a trade-off parameter beta that starts large and cools until the data are fi
 linearises the operator, solves the normal equations on the cells that are free to move by preconditioned conjugate gradients,
 with products of J and its transpose only, and projects the step onto the bounds (Nocedal & Wright 2006, sections 7.1 and 16.7).
 
-`iterate` is a generator of iterates, each a pure function of the one before; `run` owns counting, stopping and interruption.
+`iterate` is a generator of iterates, each a pure function of those before; `run` owns counting, stopping and interruption.
 """
 
 import dataclasses

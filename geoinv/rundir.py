@@ -4,7 +4,8 @@
     model.nc        density on the grid, kg/m3           summary.json   how the run ended, in numbers
     predicted.nc    observed and predicted data, SI      figures/, report.html
 
-Every file appears under its name only when it is whole, and `summary.json` last: where it stands, the run is complete.
+Every file appears under its name only when it is whole, and `summary.json` last of the data; figures and report follow, and
+`geoinv report` draws them anew. A model.vtr, and model.msh with model.den, are written where they are asked for.
 """
 
 import csv
@@ -66,7 +67,7 @@ def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
     return directory
 
 
-#: Files that a run may write besides the figures; an earlier run's are removed before new ones are written.
+#: Files that a run may write besides figures/*.png; an earlier run's are removed before new ones are written.
 _FILES = (
     *("summary.json", "config.toml", "model.nc", "predicted.nc", "history.csv", "report.html"),
     *("model.vtr", "model.msh", "model.den"),
@@ -77,8 +78,8 @@ def clear(directory: str | Path) -> None:
     """Make the directory where it is missing, and remove from it what an earlier run wrote, its summary first."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        (directory / name).unlink(missing_ok=True)
+    for path in [*(directory / name for name in _FILES), *(directory / "figures").glob("*.png")]:
+        path.unlink(missing_ok=True)
 
 
 def write(

@@ -33,7 +33,7 @@ def probed_diagonal(adjoint: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int,
 
 
 def sensitivity_weights(diagonal: np.ndarray, volumes: np.ndarray) -> np.ndarray:
-    """Fourth root of the summed squared sensitivities per volume of the cell, relative to its largest value (Li & Oldenburg 2000).
+    """Square root of the root-sum-square sensitivity per volume of each cell, relative to its largest (Li & Oldenburg 2000).
 
     The penalty on a cell is then proportional to how well the data see it. A steeper power pushes bodies to depth and
     carves holes around stations: of those tried on blocks at five depths, this one with equal smallness and smoothness placed

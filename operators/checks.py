@@ -92,12 +92,8 @@ def points(name: str, coordinates: Coordinates, dims: Sequence[str]) -> np.ndarr
 
 def units(given: Any, count: int) -> np.ndarray:
     """Indices of some of `count` units (stations, shots, rows), in the order given: integers, a slice, or a mask of them all."""
-    everything = np.arange(count)
-    if isinstance(given, slice):
-        return everything[given]
-    index = np.atleast_1d(np.asarray(given))
-    if index.dtype == bool and index.shape == (count,):
-        return everything[index]
+    chosen = np.atleast_1d(np.asarray(np.arange(count)[given] if isinstance(given, slice) else given))
+    index = np.flatnonzero(chosen) if chosen.dtype == bool and chosen.shape == (count,) else chosen
     if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= count:
         raise invalid("units", given, f"some of the numbers from 0 to {count - 1}, a slice, or a mask of {count}")
     return index

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray
 
-from geoinv import cli
+from geoinv import cli, config, gravity_inputs
 from geoinv.datasets import netcdf, ubc
 from geoinv.datasets import survey as surveys
 from geoinv.operators.grid import Grid
@@ -326,3 +327,22 @@ def test_in_a_process_of_its_own(folder: Path, name: str) -> None:
     assert ended.returncode == 2
     assert_one_line(ended.stderr, CASES[name].expected)
     assert sorted(folder.rglob("*")) == before
+
+
+def _netcdf(folder: Path, spoil: Callable[[Any], None]) -> Path:
+    made = surveys.make([0.0, 100.0, 200.0, 300.0], [0.0, 50.0, 0.0, 80.0], [1.0] * 4, {"gz": [1e-5] * 4}, {"gz": [1e-6] * 4})
+    spoil(made)
+    netcdf.write(folder / "s.nc", made)
+    (folder / "c.toml").write_text(
+        '[data]\nfile = "s.nc"\nuncertainty_floor = 0.1\ntrend_degree = 0\n[grid]\nspacing = [50.0, 100.0, 100.0]\n[topography]\nsource = "flat"\n'
+    )
+    return folder / "c.toml"
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [("uncertainty", -1e-6, "uncertainty gz"), ("observed", np.nan, "station 2")])
+def test_values_of_a_netcdf_survey_are_checked_before_anything_is_done_to_them(tmp_path: Path, name: str, value: float, expected: str) -> None:
+    def spoil(made: Any) -> None:
+        made[name][2, 0] = value
+
+    with pytest.raises(ValueError, match=f"{expected}.*1 of 4 stations"):
+        gravity_inputs.load(config.load(_netcdf(tmp_path, spoil)))

@@ -93,7 +93,7 @@ BAD = [
     ("grid.spacing=[1, 2, 0]", "grid.spacing", "greater than 0"),
     ("grid.growth=0.5", "grid.growth", "greater than or equal to 1"),
     ("topography.source=file", "topography.file", "source = 'file'"),
-    ("operator.tolerance=1", "operator.tolerance", "less than 1"),
+    ("operator.tolerance=1", "operator.tolerance", "less than or equal to 0.1"),
     ("operator.kind=fft", "operator.kind", "'poisson' or 'prism'"),
     ("regularization.smoothness=[1, 1, -1]", "regularization.smoothness", "greater than or equal to 0"),
     ("bounds.lower=[]", "bounds.lower", "number"),

@@ -55,7 +55,7 @@ def responses(box: Grid, nodes: Sequence[np.ndarray], components: Sequence[str],
     """What stations see of the boundary values that each unit equivalent source makes, [station x component, source].
 
     These fields are harmonic and smooth over the whole box, whatever the model's cells: `SMOOTH` uniform cells an axis between
-    the same boundary planes resolve them, at a small fraction of the cost of the model's own grid.
+    the same boundary planes resolve them, at a small fraction of the cost of the computational grid.
 
     Args:
         box: The computational grid, whose outermost cells' centres are the boundary planes.

@@ -96,7 +96,7 @@ def prism_field(component: str, points: np.ndarray, grid: Grid, density: Any) ->
         component: One of COMPONENTS.
         points: [point, (upward, northing, easting)], in metres.
         grid: The cells.
-        density: kg/m3, shaped as the grid; cells of zero density cost nothing.
+        density: kg/m3, shaped as the grid; for gz, gx and gy cells of zero density cost nothing.
 
     Returns:
         [point], in m/s2 or 1/s2.

@@ -8,7 +8,7 @@ polynomials L of the nodes around it,
 .. math:: A_{jc} = \int_{cell\ c} L_j(x) \, dx ,
 
 is the adjoint of the interpolation with which stations see the potential. It gives every cell, and every sum of cells, its exact
-mass, centre and moments up to degree 5, so that the field away from it is right to 6th order.
+mass, centre and moments up to degree 5, so that feeding adds no error below 6th order to the solver's own.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """The sparse correction that makes the finite-difference gravity right where real stations stand.
 
 Near a station the grid sees density only to a few cells' accuracy. For the cells of a window around each station the grid's
-own response is therefore replaced by the analytic prism's: a CSR matrix of (prism minus grid), a row a station. Beyond the
-window the grid's error falls with the fifth power of distance, so the window follows from the tolerance. The grid's own
+own response is therefore replaced by the analytic prism's: a CSR matrix of (prism minus grid), a row for each
+station and component. Beyond the
+window the grid's error falls fast with distance, so the window follows from the tolerance (`radius`). The grid's own
 response to the cells of a window is a sum over the modes of the separable solver,
 
     response[k, j, i] = sum_abc  Z[k, a] z[a]  Y[j, b] y[b]  X[i, c] x[c]  /  lambda[a, b, c],

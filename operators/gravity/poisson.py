@@ -126,7 +126,7 @@ class GravityPoisson(ForwardOperator):
 
     @property
     def solver(self) -> SeparablePoisson:
-        """The Poisson solver on the padded grid."""
+        """The Poisson solver on the computational grid."""
         return self._parts.solver
 
     @property
@@ -135,7 +135,7 @@ class GravityPoisson(ForwardOperator):
         return self._parts.near
 
     def to_csr(self) -> CSRMatrix:
-        """The Poisson matrix of the padded grid's unknowns."""
+        """The Poisson matrix of the computational grid's unknowns."""
         return self.solver.to_csr()
 
     @property
@@ -156,7 +156,7 @@ class GravityPoisson(ForwardOperator):
     def subset(self, units: Any) -> "GravityPoisson":
         index = checks.units(units, len(self.setting.points))
         rows = (index[:, None] * len(self.components) + np.arange(len(self.components))).ravel()
-        stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
+        stations = {dim: np.atleast_1d(self.stations[dim])[index] for dim in self.grid.dims}
         return dataclasses.replace(self, stations=stations, _shared=self._parts.subset(rows))
 
     def _adjoint(self, data: tf.Tensor) -> tf.Tensor:

@@ -84,5 +84,5 @@ class GravityPrism(ForwardOperator):
 
     def subset(self, units: Any) -> "GravityPrism":
         index = checks.units(units, len(self.setting.points))
-        stations = {dim: np.asarray(self.stations[dim])[index] for dim in self.grid.dims}
+        stations = {dim: np.atleast_1d(self.stations[dim])[index] for dim in self.grid.dims}
         return dataclasses.replace(self, stations=stations, _shared=tf.gather(self._kernel, index))
