@@ -20,7 +20,8 @@ from geoinv.operators import checks
 from geoinv.operators.differences import gradient
 from geoinv.operators.grid import Grid
 from geoinv.operators.sparse.csr import CSRMatrix
-from geoinv.operators.sparse.product import Entries, product
+from geoinv.operators.sparse.entries import Entries
+from geoinv.operators.sparse.product import product
 
 
 @final

@@ -28,8 +28,8 @@ def differentiable(
 
     Args:
         function: The primal; never differentiated itself.
-        pullback: (inputs, cotangents) to one cotangent for each input; itself made of differentiable functions.
-        pushforward: (inputs, tangents) to the tangents of the results; itself made of differentiable functions.
+        pullback: (inputs, results, cotangents) to one cotangent for each input; itself made of differentiable functions.
+        pushforward: (inputs, results, tangents) to the tangents of the results; itself made of differentiable functions.
         inputs: Float or complex tensors.
     """
 
@@ -38,14 +38,14 @@ def differentiable(
 
     @tf.custom_gradient
     def evaluate(*inputs: tf.Tensor) -> tuple[Any, Any]:
-        return values, lambda *cotangents: tuple(pullback(inputs, cotangents))
+        return values, lambda *cotangents: tuple(pullback(inputs, outputs, cotangents))
 
     with record.stop_recording():
         outputs = list(evaluate(*inputs))
     record.record_operation(
         "Differentiable", outputs, list(inputs),
-        lambda *cotangents: list(pullback(inputs, cotangents)),
-        lambda *tangents: list(pushforward(inputs, tangents)),
+        lambda *cotangents: list(pullback(inputs, outputs, cotangents)),
+        lambda *tangents: list(pushforward(inputs, outputs, tangents)),
     )  # fmt: skip
     return outputs
 
@@ -72,8 +72,8 @@ class Recorded:
     def data(self) -> Nest:
         outputs = differentiable(
             lambda *_: tf.nest.flatten(self.derivative.data),
-            lambda _, cotangents: self._adjoint(cotangents),
-            lambda _, tangents: self._tangent(tangents),
+            lambda _, __, cotangents: self._adjoint(cotangents),
+            lambda _, __, tangents: self._tangent(tangents),
             *self.model,
         )
         return tf.nest.pack_sequence_as(self.operator.data_spec, outputs)
@@ -82,7 +82,7 @@ class Recorded:
         n = len(self.model)
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.pushforward(self._model(at[n:]))),
-            lambda at, u: [*self._bend(at[n:], u), *self._adjoint(u)],
+            lambda at, _, u: [*self._bend(at[n:], u), *self._adjoint(u)],
             _refuse,
             *self.model, *v,
         )  # fmt: skip
@@ -91,8 +91,8 @@ class Recorded:
         n = len(self.model)
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.pullback(self._data(at[n:]))),
-            lambda at, u: [*self._bend(u, at[n:]), *self._tangent(u)],
-            lambda at, d: [a + b for a, b in zip(self._bend(d[:n], at[n:]), self._adjoint(d[n:]), strict=True)],
+            lambda at, _, u: [*self._bend(u, at[n:]), *self._tangent(u)],
+            lambda at, _, d: [a + b for a, b in zip(self._bend(d[:n], at[n:]), self._adjoint(d[n:]), strict=True)],
             *self.model, *w,
         )  # fmt: skip
 

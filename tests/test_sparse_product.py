@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from geoinv.operators.sparse import CSRMatrix
+from geoinv.operators.sparse import entries as sparse_entries
 from geoinv.operators.sparse import product as sparse_product
 
 Function = Callable[..., tf.Tensor]
@@ -111,7 +112,7 @@ def test_single_precision(dtype: str) -> None:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_blocks_of_columns_change_nothing(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse_product, "BLOCK_BYTES", 2 * 8 * pattern().nnz)  # two of the three columns at once
+    monkeypatch.setattr(sparse_entries, "BLOCK_BYTES", 2 * 8 * pattern().nnz)  # two of the three columns at once
     all_cases = cases("float64").values()
     found = RUNS[run](lambda *args: [part for (f, _, _), each in zip(all_cases, args, strict=True) for part in forward_over_reverse(f, each)])
     expected = [part for _, twin, each in all_cases for part in forward_over_reverse(twin, each)]
@@ -119,7 +120,7 @@ def test_blocks_of_columns_change_nothing(run: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_reverse_from_outside_a_compiled_function_with_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse_product, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(sparse_entries, "BLOCK_BYTES", 1)
     for function, twin, arguments in cases("float64").values():
         assert_close(reverse(tf.function(function, jit_compile=True), arguments), reverse(twin, arguments), 1e-12)
 

@@ -29,7 +29,8 @@ from ..forward import ForwardOperator, Linearization, linear
 from ..grid import Grid
 from ..sparse.buckets import bucket, padded, select_rows
 from ..sparse.csr import CSRMatrix
-from ..sparse.product import Entries, product, transposed_product
+from ..sparse.entries import Entries
+from ..sparse.product import product, transposed_product
 from ..sparse.separable import SeparablePoisson, transform
 from . import boundary, mesh, near_field, sampling
 from . import components as fields

@@ -3,8 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from .csr import CSRMatrix, Pattern
-from .product import Entries, take
+from .csr import CSRMatrix
+from .entries import Entries
+from .pattern import Pattern
+from .product import take
 
 
 def bucket(size: int) -> int:

@@ -5,7 +5,6 @@ pattern is NumPy and never changes; the values are one tensor, so that ``matrix.
 differentiable in the model and in x. The derivatives themselves live in `product`.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,74 +14,9 @@ import tensorflow as tf
 
 from .. import checks
 from . import product
+from .pattern import Pattern
 
 DTYPES = (tf.float32, tf.float64, tf.complex64, tf.complex128)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Pattern:
-    """Where a matrix has entries. Matrices that differ in their values only share one.
-
-    Args:
-        indptr: [rows + 1] int32, start of each row in `indices`.
-        indices: [nnz] int32 columns, strictly increasing within each row.
-        shape: Numbers of rows and columns.
-
-    Raises:
-        ValueError: Arrays that do not describe such a matrix.
-    """
-
-    indptr: np.ndarray
-    indices: np.ndarray
-    shape: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        rows, columns = (int(n) for n in self.shape)
-        object.__setattr__(self, "shape", (rows, columns))
-        for name in ("indptr", "indices"):
-            object.__setattr__(self, name, _as_int32(name, getattr(self, name)))
-        indptr, indices = self.indptr, self.indices
-        if rows < 0 or columns < 0:
-            raise checks.invalid("shape", self.shape, "two numbers, 0 or more")
-        if indptr.size != rows + 1:
-            raise checks.invalid("indptr", f"of length {indptr.size}", f"of length {rows + 1}, the rows and one more")
-        if indptr[0] != 0 or indptr[-1] != indices.size or np.any(np.diff(indptr) < 0):
-            raise checks.invalid("indptr", f"from {indptr[0]} to {indptr[-1]}", f"non-decreasing from 0 to {indices.size}, the number of indices")
-        bad = np.flatnonzero((indices < 0) | (indices >= columns))
-        if bad.size:
-            raise checks.invalid("indices", f"{indices[bad[0]]} at position {bad[0]}", f"from 0 to {columns - 1}")
-        unsorted = np.flatnonzero((np.diff(indices) <= 0) & (np.diff(self.rows) == 0))
-        if unsorted.size:
-            given = f"{indices[unsorted[0]]}, {indices[unsorted[0] + 1]} in row {self.rows[unsorted[0]]}"
-            raise checks.invalid("indices", given, "strictly increasing in each row", "CSRMatrix.from_coo sorts and sums.")
-
-    @property
-    def nnz(self) -> int:
-        """Number of entries."""
-        return int(self.indices.size)
-
-    @functools.cached_property
-    def rows(self) -> np.ndarray:
-        """[nnz] int32 row of each entry."""
-        return np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(self.indptr))
-
-    @functools.cached_property
-    def entries(self) -> product.Entries:
-        """The pattern as tensors; eager ones always, so that a tf.function receives them as inputs and not as constants."""
-        with tf.init_scope():
-            return product.Entries(tf.constant(self.rows), tf.constant(self.indices), self.shape)
-
-    @functools.cached_property
-    def permutation(self) -> np.ndarray:
-        """[nnz] int32: entry k of the transpose is entry ``permutation[k]`` here."""
-        return np.argsort(self.indices, kind="stable").astype(np.int32)
-
-    @functools.cached_property
-    def transpose(self) -> "Pattern":
-        """The pattern of the transpose (the compressed sparse column form of this one)."""
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(self.indices, minlength=self.shape[1]))])
-        return Pattern(indptr, self.rows[self.permutation], self.shape[::-1])
 
 
 @final
@@ -156,12 +90,12 @@ class CSRMatrix:
 
     @property
     def indptr(self) -> np.ndarray:
-        """[rows + 1] int32, start of each row."""
+        """[rows + 1] start of each row."""
         return self.pattern.indptr
 
     @property
     def indices(self) -> np.ndarray:
-        """[nnz] int32 columns."""
+        """[nnz] columns."""
         return self.pattern.indices
 
     @property
@@ -206,12 +140,11 @@ class CSRMatrix:
 
     def matmat(self, x: Any) -> tf.Tensor:
         """``A X`` for X [columns, k]."""
-        return product.product(self.pattern.entries, self.values, self._operand("x", x, 1, 2))
+        return product.product(self.pattern, self.values, self._operand("x", x, 1, 2))
 
     def rmatmat(self, y: Any) -> tf.Tensor:
         """The adjoint product, conj(A)^T Y, for Y [rows, k]."""
-        values = tf.math.conj(self.values) if self.dtype.is_complex else self.values
-        return product.transposed_product(self.pattern.entries, values, self._operand("y", y, 0, 2))
+        return product.transposed_product(self.pattern, product.conj(self.values), self._operand("y", y, 0, 2))
 
     def __matmul__(self, x: Any) -> tf.Tensor:
         """``A x`` for x [columns] or [columns, k]."""
@@ -228,7 +161,7 @@ class CSRMatrix:
         y, x = self._operand("y", y, 0, rank), self._operand("x", x, 1, rank)
         if rank == 1:
             y, x = y[:, tf.newaxis], x[:, tf.newaxis]
-        return product.sampled_product(self.pattern.entries, y, x)
+        return product.sampled_product(self.pattern, y, x)
 
     def diagonal(self) -> tf.Tensor:
         """[min(rows, columns)] entries of the main diagonal, zero where the pattern has none."""
@@ -243,12 +176,3 @@ class CSRMatrix:
             expected = (self.shape[axis],) if rank == 1 else (self.shape[axis], "any")
             raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {expected}")
         return tensor
-
-
-def _as_int32(name: str, index: Any) -> np.ndarray:
-    array = np.asarray(index)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise checks.invalid(name, f"of shape {array.shape} and dtype {array.dtype}", "one-dimensional integers")
-    if array.size and array.max() > np.iinfo(np.int32).max:
-        raise checks.invalid(name, f"up to {array.max()}", "below 2**31", "Split the matrix into blocks of rows.")
-    return array.astype(np.int32)

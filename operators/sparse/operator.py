@@ -9,7 +9,8 @@ from .. import checks
 from ..forward import ForwardOperator, Linearization, linear
 from .buckets import bucket, padded, select_rows
 from .csr import CSRMatrix
-from .product import Entries, product, transposed_product
+from .entries import Entries
+from .product import product, transposed_product
 
 
 @tf.function(jit_compile=True)

@@ -1,0 +1,107 @@
+"""Where a sparse matrix has entries: validated once, shared by all matrices that differ in their values only."""
+
+import functools
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import tensorflow as tf
+
+from .. import checks
+from .entries import Entries
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """A static pattern in compressed sparse row form.
+
+    Args:
+        indptr: [rows + 1] integers, start of each row in `indices`. Kept as int32 where they fit, else int64.
+        indices: [nnz] integer columns, strictly increasing within each row. Kept likewise.
+        shape: Numbers of rows and columns.
+
+    Raises:
+        ValueError: Arrays that do not describe such a matrix.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        rows, columns = (int(n) for n in self.shape)
+        object.__setattr__(self, "shape", (rows, columns))
+        for name in ("indptr", "indices"):
+            object.__setattr__(self, name, _compact(name, getattr(self, name)))
+        indptr, indices = self.indptr, self.indices
+        if rows < 0 or columns < 0:
+            raise checks.invalid("shape", self.shape, "two numbers, 0 or more")
+        if indptr.size != rows + 1:
+            raise checks.invalid("indptr", f"of length {indptr.size}", f"of length {rows + 1}, the rows and one more")
+        if indptr[0] != 0 or indptr[-1] != indices.size or np.any(np.diff(indptr) < 0):
+            raise checks.invalid("indptr", f"from {indptr[0]} to {indptr[-1]}", f"non-decreasing from 0 to {indices.size}, the number of indices")
+        bad = np.flatnonzero((indices < 0) | (indices >= columns))
+        if bad.size:
+            raise checks.invalid("indices", f"{indices[bad[0]]} at position {bad[0]}", f"from 0 to {columns - 1}")
+        unsorted = np.flatnonzero((np.diff(indices) <= 0) & (np.diff(self.rows) == 0))
+        if unsorted.size:
+            given = f"{indices[unsorted[0]]}, {indices[unsorted[0] + 1]} in row {self.rows[unsorted[0]]}"
+            raise checks.invalid("indices", given, "strictly increasing in each row", "CSRMatrix.from_coo sorts and sums.")
+
+    @property
+    def nnz(self) -> int:
+        """Number of entries."""
+        return int(self.indices.size)
+
+    @functools.cached_property
+    def counts(self) -> np.ndarray:
+        """[rows] number of entries of each row."""
+        return np.diff(self.indptr)
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """[nnz] row of each entry."""
+        return np.repeat(np.arange(self.shape[0], dtype=smallest_integer(self.shape[0])), np.diff(self.indptr))
+
+    @functools.cached_property
+    def entries(self) -> Entries:
+        """The pattern as tensors; eager ones always, so that a tf.function receives them as inputs and not as constants."""
+        with tf.init_scope():
+            return Entries(tf.constant(self.rows), tf.constant(self.indices), self.shape)
+
+    @functools.cached_property
+    def permutation(self) -> np.ndarray:
+        """[nnz]: entry k of the transpose is entry ``permutation[k]`` here."""
+        return np.argsort(self.indices, kind="stable").astype(smallest_integer(self.nnz))
+
+    @functools.cached_property
+    def transpose(self) -> "Pattern":
+        """The pattern of the transpose (the compressed sparse column form of this one)."""
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(self.indices, minlength=self.shape[1]))])
+        return Pattern(indptr, self.rows[self.permutation], self.shape[::-1])
+
+    def multiply(self, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """A(values) x, for `product`."""
+        return self.entries.multiply(values, x)
+
+    def multiply_transposed(self, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """A(values)^T y, for `product`."""
+        return self.entries.multiply_transposed(values, y)
+
+    def sample(self, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """``y x^T`` at the entries, for `product`."""
+        return self.entries.sample(y, x)
+
+
+def smallest_integer(size: int) -> type[np.signedinteger]:
+    """int32 for numbers up to `size` that fit, else int64."""
+    return np.int32 if size <= np.iinfo(np.int32).max else np.int64
+
+
+def _compact(name: str, index: np.ndarray) -> np.ndarray:
+    array = np.asarray(index)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise checks.invalid(name, f"of shape {array.shape} and dtype {array.dtype}", "one-dimensional integers")
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    return array.astype(smallest_integer(max(high, -low)))
