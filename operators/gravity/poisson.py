@@ -27,11 +27,12 @@ from .. import checks
 from ..constants import GRAVITATIONAL_CONSTANT
 from ..forward import ForwardOperator, Linearization, linear
 from ..grid import Grid
-from ..sparse.buckets import bucket, padded, select_rows
+from ..sparse.buckets import padded, select_rows
 from ..sparse.csr import CSRMatrix
 from ..sparse.entries import Entries
 from ..sparse.product import product, transposed_product
 from ..sparse.separable import SeparablePoisson, transform
+from ..sparse.sizes import bucket
 from . import boundary, mesh, near_field, sampling
 from . import components as fields
 from .ground import Setting

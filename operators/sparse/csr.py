@@ -1,20 +1,26 @@
 """The sparse matrix of this project: a static pattern in compressed sparse row form, and values that TensorFlow differentiates.
 
 Row i holds the columns ``indices[indptr[i] : indptr[i + 1]]``, strictly increasing, and the values at the same places. The
-pattern is NumPy and never changes; the values are one tensor, so that ``matrix.with_values(f(model)).matvec(x)`` is
-differentiable in the model and in x. The derivatives themselves live in `product`.
+pattern is NumPy and never changes; the values are one tensor, so that ``matrix.with_values(f(model)) @ x`` is differentiable in the
+model and in x. The derivatives of products live in `product`, that of a solve in `solve`, and how products run in `layout`.
 """
 
+import dataclasses
+import functools
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
 from .. import checks
-from . import product
+from . import algebra, buckets, convert, product
+from .layout import Arranged, Choice
 from .pattern import Pattern
+
+if TYPE_CHECKING:
+    from .solve import Method
 
 DTYPES = (tf.float32, tf.float64, tf.complex64, tf.complex128)
 
@@ -35,13 +41,15 @@ class CSRMatrix:
     pattern: Pattern
     values: tf.Tensor
 
+    __array_ufunc__ = None  # NumPy numbers leave ``number * matrix`` to the matrix
+
     def __post_init__(self) -> None:
         values = tf.convert_to_tensor(self.values)
         if values.dtype not in DTYPES:
             raise checks.invalid("values", f"of dtype {values.dtype.name}", "of dtype " + ", ".join(dtype.name for dtype in DTYPES))
         if not values.shape.is_compatible_with([self.pattern.nnz]):
             raise checks.invalid("values", f"of shape {tuple(values.shape)}", f"of shape {(self.pattern.nnz,)}, one for each entry")
-        object.__setattr__(self, "values", tf.ensure_shape(values, [self.pattern.nnz]))
+        object.__setattr__(self, "values", values if values.shape.rank == 1 else tf.ensure_shape(values, [self.pattern.nnz]))
 
     @classmethod
     def from_arrays(cls, indptr: np.ndarray, indices: np.ndarray, values: Any, shape: tuple[int, int]) -> "CSRMatrix":
@@ -50,43 +58,23 @@ class CSRMatrix:
 
     @classmethod
     def from_scipy(cls, matrix: Any, *, dtype: tf.DType | None = None) -> "CSRMatrix":
-        """A matrix from any SciPy sparse matrix or array; duplicates are summed, explicit zeros stay in the pattern.
-
-        Args:
-            matrix: The SciPy matrix; it is not changed.
-            dtype: Of the values; by default the matrix's own, or float64 for integers.
-        """
-        csr = scipy.sparse.csr_array(matrix, copy=True)
-        csr.sum_duplicates()
-        values = csr.data if csr.data.dtype.kind in "fc" else csr.data.astype(np.float64)
-        return cls(Pattern(csr.indptr, csr.indices, csr.shape), tf.constant(values, dtype))
+        """A matrix from any SciPy sparse matrix or array; see `convert.from_scipy`."""
+        return cls(*convert.from_scipy(matrix, dtype=dtype))
 
     @classmethod
     def from_coo(cls, rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> "CSRMatrix":
-        """A matrix from entries in any order; those at one place are summed, differentiably.
-
-        Args:
-            rows: [entries] integers.
-            columns: [entries] integers.
-            values: [entries] array or tensor.
-            shape: Numbers of rows and columns.
-        """
-        rows, columns = (np.asarray(index, dtype=np.int64).ravel() for index in (rows, columns))
-        values = tf.convert_to_tensor(values)
-        if not rows.size == columns.size == values.shape.num_elements():
-            raise checks.invalid("entries", f"of {rows.size} rows, {columns.size} columns, {values.shape.num_elements()} values", "of one length")
-        for name, index, size in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
-            if index.size and not 0 <= index.min() <= index.max() < size:
-                raise checks.invalid(name, f"from {index.min()} to {index.max()}", f"from 0 to {size - 1}")
-        places, slots = np.unique(rows * shape[1] + columns, return_inverse=True)
-        indptr = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1])
-        pattern = Pattern(indptr, places % max(shape[1], 1), shape)
-        return cls(pattern, product.put(tf.reshape(values, [-1]), slots.astype(np.int32), places.size))
+        """A matrix from entries in any order; those at one place are summed, differentiably. See `convert.from_coo`."""
+        return cls(*convert.from_coo(rows, columns, values, shape))
 
     @classmethod
     def from_dense(cls, matrix: Any) -> "CSRMatrix":
-        """A matrix from the nonzero entries of a dense NumPy array."""
-        return cls.from_scipy(scipy.sparse.csr_array(np.asarray(matrix)))
+        """A matrix from the nonzero entries of a dense array or tensor; see `convert.from_dense`."""
+        return cls(*convert.from_dense(matrix))
+
+    @classmethod
+    def from_sparse_tensor(cls, sparse: tf.SparseTensor) -> "CSRMatrix":
+        """A matrix from a `tf.SparseTensor`, differentiable in its values; see `convert.from_sparse_tensor`."""
+        return cls(*convert.from_sparse_tensor(sparse))
 
     @property
     def indptr(self) -> np.ndarray:
@@ -113,42 +101,91 @@ class CSRMatrix:
         """Of the values."""
         return self.values.dtype
 
-    def to_scipy(self) -> scipy.sparse.csr_array:
-        """A SciPy csr_array with a copy of the current values."""
-        return scipy.sparse.csr_array((np.array(self.values), self.indices.copy(), self.indptr.copy()), shape=self.shape)
+    @property
+    def layout(self) -> Choice:
+        """The layouts that fit the pattern and the one in use: ``print(matrix.layout.explain())``."""
+        return dataclasses.replace(self.pattern.choice, itemsize=self.dtype.size)
+
+    def with_layout(self, name: str) -> "CSRMatrix":
+        """The same matrix, its products run in the layout named; the transpose chooses for itself.
+
+        Args:
+            name: One of those that `layout.explain` lists.
+
+        Raises:
+            ValueError: A layout that does not fit this pattern.
+        """
+        pattern = dataclasses.replace(self.pattern, layout_name=name)
+        _ = pattern.choice  # chosen now, so that an unknown name is refused here
+        return CSRMatrix(pattern, self.values)
 
     def with_values(self, values: Any) -> "CSRMatrix":
         """The same pattern with other values [nnz]; costs nothing."""
         return CSRMatrix(self.pattern, values)
 
-    @property
-    def T(self) -> "CSRMatrix":
-        """The transpose (not conjugated), whose values are these through a permutation."""
-        return CSRMatrix(self.pattern.transpose, product.take(self.values, self.pattern.permutation))
+    def to_scipy(self) -> scipy.sparse.csr_array:
+        """A SciPy csr_array with a copy of the current values."""
+        return scipy.sparse.csr_array((np.array(self.values), self.indices.copy(), self.indptr.copy()), shape=self.shape)
 
-    def transpose(self) -> "CSRMatrix":
-        """The transpose, as `T`."""
-        return self.T
+    def to_sparse_tensor(self) -> tf.SparseTensor:
+        """A `tf.SparseTensor` with the same values."""
+        return convert.to_sparse_tensor(self)
+
+    @functools.cached_property
+    def T(self) -> "Transpose":
+        """The transpose (not conjugated): a view that shares the values and has a layout of its own."""
+        return Transpose(self)
 
     def matvec(self, x: Any) -> tf.Tensor:
         """``A x`` for x [columns]."""
-        return self.matmat(self._operand("x", x, 1, 1)[:, tf.newaxis])[:, 0]
+        return product.product(self.pattern, self.values, _operand(self, "x", x, 1, 1), self._loop)
 
     def rmatvec(self, y: Any) -> tf.Tensor:
         """The adjoint product, conj(A)^T y, for y [rows]."""
-        return self.rmatmat(self._operand("y", y, 0, 1)[:, tf.newaxis])[:, 0]
+        return product.conj(self.T.matvec(_conjugate(y)))
 
     def matmat(self, x: Any) -> tf.Tensor:
-        """``A X`` for X [columns, k]."""
-        return product.product(self.pattern, self.values, self._operand("x", x, 1, 2))
+        """``A X`` for X [..., columns, k], matrix by matrix."""
+        return _columnwise(lambda x: product.product(self.pattern, self.values, x, self._loop), _operand(self, "x", x, 1))
 
     def rmatmat(self, y: Any) -> tf.Tensor:
-        """The adjoint product, conj(A)^T Y, for Y [rows, k]."""
-        return product.transposed_product(self.pattern, product.conj(self.values), self._operand("y", y, 0, 2))
+        """The adjoint product, conj(A)^T Y, for Y [..., rows, k]."""
+        return product.conj(self.T.matmat(_conjugate(y)))
 
-    def __matmul__(self, x: Any) -> tf.Tensor:
-        """``A x`` for x [columns] or [columns, k]."""
-        return self.matvec(x) if len(np.shape(x)) == 1 else self.matmat(x)
+    def __matmul__(self, other: Any) -> Any:
+        """``A x`` for x [columns] or [..., columns, k]; for another matrix, the sparse ``A B``."""
+        return _times(self, other)
+
+    def __add__(self, other: "CSRMatrix") -> "CSRMatrix":
+        return algebra.add(self, other)
+
+    def __sub__(self, other: "CSRMatrix") -> "CSRMatrix":
+        return algebra.add(self, -other)
+
+    def __neg__(self) -> "CSRMatrix":
+        return self.with_values(-self.values)
+
+    def __mul__(self, factor: Any) -> "CSRMatrix":
+        """``factor A`` for a number or a scalar tensor."""
+        return algebra.scale(self, factor)
+
+    __rmul__ = __mul__
+
+    def scale_rows(self, factors: Any) -> "CSRMatrix":
+        """``diag(d) A`` for d [rows]."""
+        return algebra.scale_rows(self, factors)
+
+    def scale_columns(self, factors: Any) -> "CSRMatrix":
+        """``A diag(d)`` for d [columns]."""
+        return algebra.scale_columns(self, factors)
+
+    def select_rows(self, rows: Any) -> "CSRMatrix":
+        """Some rows, in the order given; the gradient with respect to the values is IndexedSlices. See `buckets.select_rows`."""
+        return buckets.select_rows(self, rows)
+
+    def compressed(self) -> tuple[np.ndarray, "CSRMatrix"]:
+        """The columns that hold entries, and the matrix of these only; see `buckets.compressed`."""
+        return buckets.compressed(self)
 
     def sampled_product(self, y: Any, x: Any) -> tf.Tensor:
         """``y x^T`` (not conjugated) at this matrix's entries, [nnz]: the derivative of ``y^T A x`` with respect to the values.
@@ -158,21 +195,125 @@ class CSRMatrix:
             x: [columns] or [columns, k]; products are summed over k.
         """
         rank = len(np.shape(x))
-        y, x = self._operand("y", y, 0, rank), self._operand("x", x, 1, rank)
-        if rank == 1:
-            y, x = y[:, tf.newaxis], x[:, tf.newaxis]
-        return product.sampled_product(self.pattern, y, x)
+        return product.sampled_product(self.pattern, _operand(self, "y", y, 0, rank), _operand(self, "x", x, 1, rank))
 
     def diagonal(self) -> tf.Tensor:
         """[min(rows, columns)] entries of the main diagonal, zero where the pattern has none."""
         places = np.flatnonzero(self.pattern.rows == self.indices)
         return product.put(product.take(self.values, places), self.indices[places], min(self.shape))
 
-    def _operand(self, name: str, operand: Any, axis: int, rank: int) -> tf.Tensor:
-        tensor = operand if tf.is_tensor(operand) else tf.convert_to_tensor(operand, self.dtype)
-        if tensor.dtype != self.dtype:
-            raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {self.dtype.name}", "Cast it with tf.cast.")
-        if not tensor.shape.is_compatible_with([self.shape[axis], *[None] * (rank - 1)]):
-            expected = (self.shape[axis],) if rank == 1 else (self.shape[axis], "any")
-            raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {expected}")
-        return tensor
+    def solve(
+        self, b: Any, *, method: "str | Method" = "auto", tolerance: float | None = None,
+        max_iterations: int | None = None, preconditioner: str | None = "jacobi",
+    ) -> tf.Tensor:  # fmt: skip
+        """The x of ``A x = b`` for b [rows] or [rows, k], differentiable in the values and in b. See `solve.solve`."""
+        from .solve import solve  # numba and SciPy's solvers are loaded by those who solve
+
+        return solve(self, b, method=method, tolerance=tolerance, max_iterations=max_iterations, preconditioner=preconditioner)
+
+    @functools.cached_property
+    def _loop(self) -> product.Loop | None:
+        return None if tf.is_symbolic_tensor(self.values) else Arranged(self.pattern.choice.layout, self.values).multiply
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Transpose:
+    """A^T without conjugation, as a view: products with it run in its own layout and read the values of A.
+
+    Args:
+        matrix: A.
+    """
+
+    matrix: CSRMatrix
+
+    __array_ufunc__ = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return self.matrix.shape[::-1]
+
+    @property
+    def nnz(self) -> int:
+        """Number of entries."""
+        return self.matrix.nnz
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Of the values."""
+        return self.matrix.dtype
+
+    @property
+    def T(self) -> CSRMatrix:
+        """A."""
+        return self.matrix
+
+    @property
+    def layout(self) -> Choice:
+        """The layouts that fit the transpose and the one in use."""
+        return dataclasses.replace(self.matrix.pattern.transpose.choice, itemsize=self.dtype.size)
+
+    def to_csr(self) -> CSRMatrix:
+        """The transpose as a matrix in its own right, its values a permutation of A's, differentiably."""
+        pattern = self.matrix.pattern
+        return CSRMatrix(pattern.transpose, product.permute(self.matrix.values, pattern.permutation, pattern.inverse_permutation))
+
+    def to_scipy(self) -> scipy.sparse.csr_array:
+        """A SciPy csr_array with a copy of the current values."""
+        return self.matrix.to_scipy().T.tocsr()
+
+    def matvec(self, y: Any) -> tf.Tensor:
+        """``A^T y`` for y [rows of A]."""
+        return product.transposed_product(self.matrix.pattern, self.matrix.values, _operand(self, "y", y, 1, 1), self._loop)
+
+    def matmat(self, y: Any) -> tf.Tensor:
+        """``A^T Y`` for Y [..., rows of A, k], matrix by matrix."""
+
+        def times(y: tf.Tensor) -> tf.Tensor:
+            return product.transposed_product(self.matrix.pattern, self.matrix.values, y, self._loop)
+
+        return _columnwise(times, _operand(self, "y", y, 1))
+
+    def __matmul__(self, other: Any) -> Any:
+        """``A^T y`` for y [rows of A] or [..., rows of A, k]; for a matrix, the sparse ``A^T B``."""
+        return _times(self, other)
+
+    @functools.cached_property
+    def _loop(self) -> product.Loop | None:
+        values = self.matrix.values
+        return None if tf.is_symbolic_tensor(values) else Arranged(self.matrix.pattern.transposed_layout, values).multiply
+
+
+def _times(matrix: CSRMatrix | Transpose, other: Any) -> Any:
+    if isinstance(other, CSRMatrix | Transpose):
+        return algebra.multiply(*(each if isinstance(each, CSRMatrix) else each.to_csr() for each in (matrix, other)))
+    return matrix.matvec(other) if len(np.shape(other)) == 1 else matrix.matmat(other)
+
+
+def _operand(matrix: CSRMatrix | Transpose, name: str, operand: Any, axis: int, rank: int | None = None) -> tf.Tensor:
+    """A tensor of the matrix's dtype with as many entries along its row axis as the matrix along `axis`."""
+    tensor = operand if tf.is_tensor(operand) else tf.convert_to_tensor(operand, matrix.dtype)
+    if tensor.dtype != matrix.dtype:
+        raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {matrix.dtype.name}", "Cast it with tf.cast.")
+    rank = rank or max(len(tensor.shape), 2)
+    size = matrix.shape[axis]
+    expected = (size,) if rank == 1 else (*["any"] * (rank - 2), size, "any")
+    if not tensor.shape.is_compatible_with([None if length == "any" else length for length in expected]):
+        raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {expected}")
+    return tensor
+
+
+def _columnwise(times: Any, x: tf.Tensor) -> tf.Tensor:
+    """A product with [n, k], for [..., n, k]: batch axes are columns too."""
+    if len(x.shape) == 2:
+        return times(x)
+    axes = [*range(len(x.shape))]
+    first = tf.transpose(x, [axes[-2], *axes[:-2], axes[-1]])
+    result = times(tf.reshape(first, [x.shape[-2], -1]))
+    apart = tf.reshape(result, tf.concat([[result.shape[0]], tf.shape(first)[1:]], axis=0))
+    return tf.transpose(apart, [*axes[1:-1], 0, axes[-1]])
+
+
+def _conjugate(y: Any) -> Any:
+    return product.conj(y) if tf.is_tensor(y) else np.conj(y)

@@ -26,11 +26,11 @@ class Entries(NamedTuple):
     shape: tuple[int, int]
 
     def multiply(self, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """A(values) x."""
+        """A(values) x for [columns, k]."""
         return _scatter(self.rows, self.columns, self.shape[0], values, x)
 
     def multiply_transposed(self, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """A(values)^T y."""
+        """A(values)^T y for [rows, k]."""
         return _scatter(self.columns, self.rows, self.shape[1], values, y)
 
     def sample(self, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

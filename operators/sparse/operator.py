@@ -7,10 +7,11 @@ import tensorflow as tf
 
 from .. import checks
 from ..forward import ForwardOperator, Linearization, linear
-from .buckets import bucket, padded, select_rows
+from .buckets import padded, select_rows
 from .csr import CSRMatrix
 from .entries import Entries
 from .product import product, transposed_product
+from .sizes import bucket
 
 
 @tf.function(jit_compile=True)

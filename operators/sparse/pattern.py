@@ -1,6 +1,8 @@
 """Where a sparse matrix has entries: validated once, shared by all matrices that differ in their values only."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -8,7 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from .. import checks
+from . import diagonals, rows
 from .entries import Entries
+from .layout import Choice, Layout
+from .sizes import pad_columns
 
 
 @final
@@ -20,6 +25,7 @@ class Pattern:
         indptr: [rows + 1] integers, start of each row in `indices`. Kept as int32 where they fit, else int64.
         indices: [nnz] integer columns, strictly increasing within each row. Kept likewise.
         shape: Numbers of rows and columns.
+        layout_name: Of the layout that products use, where the choice by bytes is not wanted (see `layout.Choice`).
 
     Raises:
         ValueError: Arrays that do not describe such a matrix.
@@ -28,6 +34,7 @@ class Pattern:
     indptr: np.ndarray
     indices: np.ndarray
     shape: tuple[int, int]
+    layout_name: str = ""
 
     def __post_init__(self) -> None:
         rows, columns = (int(n) for n in self.shape)
@@ -76,22 +83,55 @@ class Pattern:
         return np.argsort(self.indices, kind="stable").astype(smallest_integer(self.nnz))
 
     @functools.cached_property
+    def inverse_permutation(self) -> np.ndarray:
+        """[nnz]: entry k here is entry ``inverse_permutation[k]`` of the transpose."""
+        inverse = np.empty_like(self.permutation)
+        inverse[self.permutation] = np.arange(self.nnz)
+        return inverse
+
+    @functools.cached_property
     def transpose(self) -> "Pattern":
         """The pattern of the transpose (the compressed sparse column form of this one)."""
         indptr = np.concatenate([[0], np.cumsum(np.bincount(self.indices, minlength=self.shape[1]))])
         return Pattern(indptr, self.rows[self.permutation], self.shape[::-1])
 
+    @functools.cached_property
+    def choice(self) -> Choice:
+        """The layouts that fit, and the one that products with this pattern use."""
+        stencil = diagonals.plan(self.indices, self.rows, self.shape)
+        return Choice(self.shape, self.nnz, (*([stencil] if stencil else []), *rows.plans(self.indptr, self.indices, self.shape)), self.layout_name)
+
+    @functools.cached_property
+    def transposed_layout(self) -> Layout:
+        """The layout of the transpose; its slots hold this pattern's entries, so that both read the same values."""
+        layout = self.transpose.choice.layout
+        places = np.where(layout.places < 0, -1, self.permutation[np.maximum(layout.places, 0)])
+        return dataclasses.replace(layout, places=places.astype(layout.places.dtype))  # type: ignore[type-var]
+
     def multiply(self, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """A(values) x, for `product`."""
-        return self.entries.multiply(values, x)
+        return self.choice.layout.multiply(values, x)
 
     def multiply_transposed(self, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """A(values)^T y, for `product`."""
-        return self.entries.multiply_transposed(values, y)
+        return self.transposed_layout.multiply(values, y)
 
     def sample(self, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """``y x^T`` at the entries, for `product`."""
-        return self.entries.sample(y, x)
+        if len(y.shape) == 2:
+            y, x = pad_columns(y), pad_columns(x)
+        return self._sample(y, x)
+
+    @functools.cached_property
+    def _sample(self) -> Callable[..., tf.Tensor]:
+        """One fused loop over the entries: both vectors are gathered, nothing of size entries x columns is formed."""
+        rows, columns = self.entries.rows, self.entries.columns
+
+        def run(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+            both = tf.gather(y, rows) * tf.gather(x, columns)
+            return both if len(y.shape) == 1 else tf.reduce_sum(both, axis=1)
+
+        return tf.function(run, jit_compile=True, autograph=False)
 
 
 def smallest_integer(size: int) -> type[np.signedinteger]:

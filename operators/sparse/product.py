@@ -23,7 +23,10 @@ from ..autodiff import differentiable
 
 
 class Structure(Protocol):
-    """Where a matrix has its entries, and the three loops over them; none conjugates, and none is differentiated."""
+    """Where a matrix has its entries, and the three loops over them; none conjugates, and none is differentiated.
+
+    Vectors may come without their axis k where a structure says so.
+    """
 
     def multiply(self, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """A(values) x: [columns, k] to [rows, k]."""

@@ -1,0 +1,313 @@
+"""Direct sparse solves on the host: SuperLU with factors that are kept, and substitution for triangular matrices.
+
+All functions here take NumPy arrays and know nothing of derivatives (see `solve`). A(values) has a static pattern; `transposed`
+asks for A^T x = b, never conjugated.
+"""
+
+import functools
+import hashlib
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, final
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import scipy.sparse.linalg
+import tensorflow as tf
+
+from .. import checks
+from .pattern import Pattern
+
+#: How many factorisations (or preconditioners) of one pattern are kept, the most recently used ones.
+KEPT = 4
+#: A matrix is refused when its reciprocal condition is below this many times the rounding unit of its dtype.
+SINGULAR = 4
+
+T = TypeVar("T")
+Solve = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def per_pattern(function: Callable[[Pattern], T]) -> Callable[[Pattern], T]:
+    """Remember what a function says of a pattern for as long as that pattern lives."""
+    known: weakref.WeakKeyDictionary[Pattern, T] = weakref.WeakKeyDictionary()
+    lock = threading.Lock()
+
+    @functools.wraps(function)
+    def remembered(pattern: Pattern) -> T:
+        with lock:
+            if pattern not in known:
+                known[pattern] = function(pattern)
+            return known[pattern]
+
+    return remembered
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Recent:
+    """The few things made last, by key; safe among threads, which wait for one another rather than make a thing twice."""
+
+    made: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gave for this key, or gives now."""
+        with self.lock:
+            if key not in self.made:
+                self.made[key] = make()
+            self.made.move_to_end(key)
+            while len(self.made) > KEPT:
+                self.made.popitem(last=False)
+            return self.made[key]
+
+
+@per_pattern
+def _recent(_: Pattern) -> Recent:
+    return Recent()
+
+
+def kept(kind: str, pattern: Pattern, values: np.ndarray, make: Callable[[], T]) -> T:
+    """What `make` makes of these very values on this pattern, kept with the `KEPT` last ones."""
+    digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
+    return _recent(pattern).get((kind, values.dtype.str, digest), make)
+
+
+@per_pattern
+def symmetric(pattern: Pattern) -> bool:
+    """Whether (j, i) is an entry wherever (i, j) is."""
+    other = pattern.transpose
+    return np.array_equal(pattern.indptr, other.indptr) and np.array_equal(pattern.indices, other.indices)
+
+
+@per_pattern
+def _triangles(pattern: Pattern) -> tuple[bool, bool]:
+    return bool(np.all(pattern.indices >= pattern.rows)), bool(np.all(pattern.indices <= pattern.rows))
+
+
+def is_triangular(pattern: Pattern, lower: bool) -> bool:
+    """Whether all entries are on and below the diagonal, or on and above it."""
+    return _triangles(pattern)[lower]
+
+
+@per_pattern
+def missing_diagonal(pattern: Pattern) -> np.ndarray:
+    """The rows of a square pattern that have no entry on the diagonal."""
+    present = np.zeros(pattern.shape[0], dtype=bool)
+    present[pattern.indices[pattern.rows == pattern.indices]] = True
+    return np.flatnonzero(~present)
+
+
+def on_host(name: str, function: Solve, values: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """``function(values, b)`` in NumPy: at once in eager, else as a host operation, whose name is in XLA's refusal of it."""
+    if tf.executing_eagerly():
+        return tf.constant(function(values.numpy(), b.numpy()))
+    return tf.ensure_shape(tf.numpy_function(function, [values, b], b.dtype, name=f"{name}_runs_on_the_host_and_not_in_XLA"), b.shape)
+
+
+def unconjugated(solve: Solve) -> Solve:
+    """The same solve, but the values and their conjugate reach it as one of the two: a matrix and its adjoint share a factor."""
+
+    def solved(values: np.ndarray, b: np.ndarray) -> np.ndarray:
+        imaginary = values.imag[values.imag != 0][:1]
+        return solve(values.conj(), b.conj()).conj() if np.any(imaginary < 0) else solve(values, b)
+
+    return solved
+
+
+def finite_entries(values: np.ndarray, b: np.ndarray) -> None:
+    """Refuse NaN and infinite entries of a matrix or a right-hand side, naming the first."""
+    checks.finite("values", values, dtype=values.dtype)
+    checks.finite("b", b, dtype=b.dtype)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A factorised matrix, scaled first so that its largest entries are about 1 whatever the units of its rows and columns.
+
+    Args:
+        lu: SuperLU of ``R A C``.
+        rows: [n, 1] powers of two, the diagonal of R.
+        columns: [n, 1] powers of two, the diagonal of C.
+    """
+
+    lu: Any
+    rows: np.ndarray
+    columns: np.ndarray
+
+    def solve(self, b: np.ndarray, transposed: bool) -> np.ndarray:
+        """x of ``A x = b``, or of ``A^T x = b``, for b [n, k]."""
+        left, right = (self.columns, self.rows) if transposed else (self.rows, self.columns)
+        return right * self.lu.solve(left * b, "T" if transposed else "N")
+
+
+def lu_solve(pattern: Pattern, transposed: bool, values: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """x of ``A x = b`` for b [n, k], by sparse LU with a kept factor (X. Li, 2005, "An overview of SuperLU", ACM TOMS 31).
+
+    Raises:
+        ValueError: Values or b not finite; a singular matrix, to rounding; not enough memory for the factors.
+    """
+
+    def solve(values: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return kept("lu", pattern, values, lambda: factorize(pattern, values)).solve(b, transposed)
+
+    if b.size == 0:
+        return b
+    checks.finite("b", b, dtype=b.dtype)
+    return _without_overflow(unconjugated(solve)(values, b))
+
+
+def factorize(pattern: Pattern, values: np.ndarray) -> Factor:
+    """Scale and factorise a square matrix; refuse one that is singular to rounding."""
+    checks.finite("values", values, dtype=values.dtype)
+    matrix, rows, columns = _scaled(pattern, values)
+    lu = host_factors(pattern, lambda: scipy.sparse.linalg.splu(matrix, **ordering(pattern)))
+    condition = _reciprocal_condition(matrix, lu)
+    limit = SINGULAR * np.finfo(values.dtype).eps
+    if not condition >= limit:
+        given = f"singular to rounding, with a reciprocal condition of about {condition:.1e}"
+        raise checks.invalid("matrix", given, f"above {limit:.1e} for {values.dtype}", _REGULAR)
+    return Factor(lu, rows.astype(values.real.dtype), columns.astype(values.real.dtype))
+
+
+def ordering(pattern: Pattern) -> dict[str, Any]:
+    """Options of SuperLU: a symmetric pattern fills in least in an order of its own, with pivots on the diagonal where they are not small."""
+    return {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.1} if symmetric(pattern) else {}
+
+
+_REGULAR = "Fix one unknown, add boundary conditions or a damping term, or solve the least-squares problem."
+
+
+def host_factors(pattern: Pattern, make: Callable[[], T]) -> T:
+    """What SuperLU's `make` gives, its failures said in terms of the matrix."""
+    try:
+        return make()
+    except RuntimeError as failure:
+        rank = scipy.sparse.csgraph.structural_rank(
+            scipy.sparse.csr_array((np.ones(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape)
+        )
+        given = "exactly singular" if rank == pattern.shape[0] else f"structurally singular (rank {rank} of {pattern.shape[0]} whatever its values)"
+        raise checks.invalid("matrix", given, "invertible", _REGULAR) from failure
+    except MemoryError as failure:
+        advice = "Use method='cg' (Hermitian positive definite matrices) or 'bicgstab', which need no factors."
+        raise checks.invalid("matrix", f"of {pattern.nnz} entries", "small enough for its factors to fit in memory", advice) from failure
+
+
+def compressed_columns(pattern: Pattern, values: np.ndarray) -> scipy.sparse.csc_array:
+    """The matrix as SuperLU wants it."""
+    if pattern.nnz > np.iinfo(np.intc).max:
+        raise checks.invalid("matrix", f"of {pattern.nnz} entries", "of fewer than 2^31 entries for SuperLU", "Use method='cg' or 'bicgstab'.")
+    columns = pattern.transpose
+    return scipy.sparse.csc_array((values[pattern.permutation], columns.indices, columns.indptr), shape=pattern.shape)
+
+
+def _scaled(pattern: Pattern, values: np.ndarray) -> tuple[scipy.sparse.csc_array, np.ndarray, np.ndarray]:
+    """``R A C`` in compressed columns, R and C the powers of two that bring the largest of each row, then column, to 1/2..1."""
+    size, size_of_rows = np.abs(values), pattern.rows
+    rows = _power_of_two(size, size_of_rows, pattern.shape[0])
+    columns = _power_of_two(size * rows[size_of_rows], pattern.indices, pattern.shape[1])
+    factors = (rows[size_of_rows] * columns[pattern.indices]).astype(size.dtype)
+    return compressed_columns(pattern, values * factors), rows[:, None], columns[:, None]
+
+
+def _power_of_two(size: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    largest = np.zeros(count, dtype=size.dtype)
+    np.maximum.at(largest, places, size)
+    limit = np.finfo(size.dtype).maxexp - 2
+    return np.ldexp(size.dtype.type(1), np.clip(-np.frexp(largest)[1], -limit, limit))
+
+
+def _reciprocal_condition(matrix: scipy.sparse.csc_array, lu: Any) -> float:
+    """1 / (|A| |A^-1|) in the 1-norm, |A^-1| estimated from below by a few solves.
+
+    Source: Higham (1988), "FORTRAN codes for estimating the one-norm of a real or complex matrix", ACM TOMS 14, with its
+    alternating vector. Unlike SciPy's block version it draws no random numbers.
+    """
+    n, largest = matrix.shape[0], 0.0
+    x = np.full(n, 1 / n, dtype=matrix.dtype)
+    for _ in range(5):
+        y = lu.solve(x)
+        size = np.abs(y)
+        largest = max(largest, float(size.sum())) if np.all(np.isfinite(size)) else np.inf
+        if not np.isfinite(largest):
+            return 0.0
+        z = lu.solve(np.divide(y, size, out=np.ones_like(y), where=size > 0), "H")
+        place = int(np.argmax(np.abs(z)))
+        if np.abs(z[place]) <= np.real(np.vdot(z, x)):
+            break
+        x = np.zeros(n, dtype=matrix.dtype)
+        x[place] = 1
+    alternating = ((-1.0) ** np.arange(n) * (1 + np.arange(n) / max(n - 1, 1))).astype(matrix.dtype)
+    largest = max(largest, 2 * float(np.abs(lu.solve(alternating)).sum()) / (3 * n))
+    return 1 / (largest * float(np.abs(matrix).sum(axis=0).max()))
+
+
+def triangular_solve(pattern: Pattern, lower: bool, transposed: bool, values: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """x of ``A x = b`` for a lower or upper triangular A and b [n, k], by substitution.
+
+    Raises:
+        ValueError: A zero or missing diagonal entry; values or b not finite; a result that overflows.
+    """
+    finite_entries(values, b)
+    missing = missing_diagonal(pattern)
+    if missing.size:
+        raise checks.invalid("matrix", f"without a diagonal entry in row {missing[0]}", "with a full diagonal for a triangular solve")
+    zero = np.flatnonzero(values[pattern.rows == pattern.indices] == 0)
+    if zero.size:
+        raise checks.invalid("matrix", f"with a zero on the diagonal in row {zero[0]}", "without one for a triangular solve: it is singular")
+    x = np.array(b, order="C")
+    gather, scatter = _substitutions()
+    # By columns of the transpose, which are the rows at hand, the sweep runs the other way.
+    (scatter if transposed else gather)(pattern.indptr, pattern.indices, np.array(values), x, lower != transposed)
+    return _without_overflow(x)
+
+
+def _without_overflow(x: np.ndarray) -> np.ndarray:
+    if not np.all(np.isfinite(x)):
+        raise checks.invalid("matrix", f"with a solution beyond the range of {x.dtype}", "better scaled", "Scale its rows, or use a wider dtype.")
+    return x
+
+
+@functools.cache
+def _substitutions() -> tuple[Callable[..., None], Callable[..., None]]:
+    import numba  # takes most of a second
+
+    compiled = numba.njit(cache=True, nogil=True)
+    return compiled(_substitute), compiled(_substitute_transposed)
+
+
+def _substitute(indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, x: np.ndarray, forward: bool) -> None:
+    """Solve in place, row by row."""
+    rows, columns = x.shape
+    for step in range(rows):
+        i = step if forward else rows - 1 - step
+        pivot = values[indptr[i]]
+        for place in range(indptr[i], indptr[i + 1]):
+            j = indices[place]
+            if j == i:
+                pivot = values[place]
+                continue
+            for c in range(columns):
+                x[i, c] -= values[place] * x[j, c]
+        for c in range(columns):
+            x[i, c] /= pivot
+
+
+def _substitute_transposed(indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, x: np.ndarray, forward: bool) -> None:
+    """Solve with the transpose in place, column of the transpose by column."""
+    rows, columns = x.shape
+    for step in range(rows):
+        i = step if forward else rows - 1 - step
+        for place in range(indptr[i], indptr[i + 1]):
+            if indices[place] == i:
+                for c in range(columns):
+                    x[i, c] /= values[place]
+        for place in range(indptr[i], indptr[i + 1]):
+            j = indices[place]
+            if j != i:
+                for c in range(columns):
+                    x[j, c] -= values[place] * x[i, c]
