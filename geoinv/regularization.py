@@ -20,8 +20,6 @@ from geoinv.operators import checks
 from geoinv.operators.differences import gradient
 from geoinv.operators.grid import Grid
 from geoinv.operators.sparse.csr import CSRMatrix
-from geoinv.operators.sparse.entries import Entries
-from geoinv.operators.sparse.product import product
 
 
 @final
@@ -44,7 +42,7 @@ class Regularization:
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """H v: half the gradient of phi_m at ``reference + v``."""
-        return _product(self.hessian.pattern.entries, self.hessian.values, vector)
+        return self.hessian.matvec(vector)
 
     def diagonal(self) -> tf.Tensor:
         """The diagonal of H, [n]."""
@@ -54,11 +52,6 @@ class Regularization:
         """The same for a model with `extra` further entries that are left free, such as a trend's coefficients."""
         matrix = scipy.sparse.block_diag([self.hessian.to_scipy(), scipy.sparse.csr_array((extra, extra))], format="csr")
         return Regularization(CSRMatrix.from_scipy(matrix), tf.pad(self.reference, [[0, extra]]))
-
-
-@tf.function(jit_compile=True)
-def _product(entries: Entries, values: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
-    return product(entries, values, vector[:, tf.newaxis])[:, 0]
 
 
 def small_and_smooth(

@@ -19,6 +19,7 @@ _HOMES = {
     "Stack": "forward",
     "Sum": "forward",
     "CSRMatrix": "sparse.csr",
+    "SparseOperator": "sparse.operator",
     "GravityPoisson": "gravity.poisson",
     "GravityPrism": "gravity.prism",
 }

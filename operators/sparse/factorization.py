@@ -171,7 +171,7 @@ def factorize(pattern: Pattern, values: np.ndarray) -> Factor:
     if not condition >= limit:
         given = f"singular to rounding, with a reciprocal condition of about {condition:.1e}"
         raise checks.invalid("matrix", given, f"above {limit:.1e} for {values.dtype}", _REGULAR)
-    return Factor(lu, rows.astype(values.real.dtype), columns.astype(values.real.dtype))
+    return Factor(lu, rows, columns)
 
 
 def ordering(pattern: Pattern) -> dict[str, Any]:
@@ -206,19 +206,30 @@ def compressed_columns(pattern: Pattern, values: np.ndarray) -> scipy.sparse.csc
 
 
 def _scaled(pattern: Pattern, values: np.ndarray) -> tuple[scipy.sparse.csc_array, np.ndarray, np.ndarray]:
-    """``R A C`` in compressed columns, R and C the powers of two that bring the largest of each row, then column, to 1/2..1."""
-    size, size_of_rows = np.abs(values), pattern.rows
-    rows = _power_of_two(size, size_of_rows, pattern.shape[0])
-    columns = _power_of_two(size * rows[size_of_rows], pattern.indices, pattern.shape[1])
-    factors = (rows[size_of_rows] * columns[pattern.indices]).astype(size.dtype)
-    return compressed_columns(pattern, values * factors), rows[:, None], columns[:, None]
+    """``R A C`` in compressed columns, R and C powers of two, hence without rounding."""
+    rows, columns = _exponents(pattern, np.abs(values))
+    limit = np.finfo(values.dtype).maxexp - 2
+    powers = np.ldexp(values.real.dtype.type(1), np.clip(rows[pattern.rows] + columns[pattern.indices], -limit, limit))
+    outer = (np.ldexp(values.real.dtype.type(1), np.clip(part, -limit, limit))[:, None] for part in (rows, columns))
+    return compressed_columns(pattern, values * powers), *outer
 
 
-def _power_of_two(size: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    largest = np.zeros(count, dtype=size.dtype)
-    np.maximum.at(largest, places, size)
-    limit = np.finfo(size.dtype).maxexp - 2
-    return np.ldexp(size.dtype.type(1), np.clip(-np.frexp(largest)[1], -limit, limit))
+def _exponents(pattern: Pattern, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scaling that brings all nonzero entries closest to 1 in their logarithms, which undoes whatever units rows and columns have.
+
+    Source: Curtis & Reid (1972), "On the automatic scaling of matrices for Gaussian elimination", by a few alternating sweeps.
+    """
+    present = size > 0
+    i, j, logarithm = pattern.rows[present], pattern.indices[present], np.log2(size[present].astype(np.float64))
+    columns = np.zeros(pattern.shape[1])
+    for _ in range(10):
+        rows = -_means(logarithm + columns[j], i, pattern.shape[0])
+        columns = -_means(logarithm + rows[i], j, pattern.shape[1])
+    return np.rint(rows).astype(int), np.rint(columns).astype(int)
+
+
+def _means(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    return np.bincount(groups, values, count) / np.maximum(np.bincount(groups, minlength=count), 1)
 
 
 def _reciprocal_condition(matrix: scipy.sparse.csc_array, lu: Any) -> float:

@@ -108,22 +108,20 @@ def iterate(problem: Problem, values: tf.Tensor, b: tf.Tensor) -> Outcome:
     kind, pattern, transposed, tolerance, most, preconditioner = problem
     tolerance = tf.constant(tolerance, b.dtype.real_dtype)
     columns = tf.shape(b)[1] if b.shape[1] is None else b.shape[1]
-    x, residual, definite, count = _iterate(
-        kind, pattern, transposed, preconditioner == "jacobi", values, pad_columns(b), tolerance, tf.constant(most)
-    )
+    inverse = _inverse_diagonal(pattern, values) if preconditioner == "jacobi" else tf.ones([pattern.shape[0], 1], b.dtype)
+    x, residual, definite, count = _iterate(kind, pattern, transposed, values, inverse, pad_columns(b), tolerance, tf.constant(most))
     return Outcome(tf.ensure_shape(x[:, :columns], b.shape), residual[:columns], definite[:columns], count)
 
 
 # Patterns are arguments that TensorFlow keys by identity and holds weakly: a program goes when its pattern does.
 @tf.function(jit_compile=True, autograph=False)
 def _iterate(
-    kind: str, pattern: Pattern, transposed: bool, jacobi: bool, values: tf.Tensor, b: tf.Tensor, tolerance: tf.Tensor, most: tf.Tensor
+    kind: str, pattern: Pattern, transposed: bool, values: tf.Tensor, inverse: tf.Tensor, b: tf.Tensor, tolerance: tf.Tensor, most: tf.Tensor
 ) -> Outcome:
     cycle = {"cg": _conjugate_gradients, "bicgstab": _stabilized}[kind]
     layout = pattern.transposed_layout if transposed else pattern.choice.layout
     arranged = layout.arrange(values)  # once, not in every iteration
-    inverse = _inverse_diagonal(pattern, values) if jacobi else tf.ones([], b.dtype)
-    possible = _hermitian_tensor(pattern, values) if kind == "cg" else tf.constant(True)
+    possible = _hermitian_tensor(pattern, values) if kind == "cg" else tf.reduce_all(tf.abs(values) < np.inf)
     # Squares of small numbers must not underflow: a right-hand side in SI units may well be 1e-25.
     size = _nonzero(tf.reduce_max(tf.abs(b), axis=0))
     scale = size * _nonzero(_norm(b / tf.cast(size, b.dtype)))
@@ -139,8 +137,7 @@ def _iterate(
         count, x, sound = cycle(multiply, lambda v: inverse * v, x, r, tolerance, count, most)
         return count, cycles + 1, x, b - multiply(x), definite & sound
 
-    x = tf.zeros_like(b)
-    start = tf.zeros_like(most), tf.zeros_like(most), x, b - multiply(x), tf.fill(tf.shape(scale), possible)
+    start = tf.zeros_like(most), tf.zeros_like(most), tf.zeros_like(b), b, tf.fill(tf.shape(scale), possible)
     count, _, x, r, definite = tf.while_loop(unfinished, advance, start)
     return Outcome(x * tf.cast(scale, b.dtype), _norm(r), definite, count)
 

@@ -1,8 +1,9 @@
-"""A sparse matrix as a linear forward operator whose subsets reuse one compiled program."""
+"""A sparse matrix as a linear forward operator, and its subsets, which reuse one compiled program."""
 
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import numpy as np
 import tensorflow as tf
 
 from .. import checks
@@ -10,7 +11,7 @@ from ..forward import ForwardOperator, Linearization, linear
 from .buckets import padded, select_rows
 from .csr import CSRMatrix
 from .entries import Entries
-from .product import product, transposed_product
+from .product import conj, product, transposed_product
 from .sizes import bucket
 
 
@@ -33,16 +34,10 @@ class SparseOperator(ForwardOperator):
 
     Args:
         matrix: [rows, columns]. The data [rows] and the model [columns] have its dtype. Its values count as constants: to
-            differentiate with respect to them, use ``matrix.with_values(...).matvec``.
+            differentiate with respect to them, use ``matrix.with_values(...) @ model``.
     """
 
     matrix: CSRMatrix
-    _padded: tuple[Entries, tf.Tensor] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # Padded here and not on first use: that might be inside a tf.function, whose tensors must not be kept.
-        entries, values = padded(self.matrix, bucket(self.matrix.shape[0]))
-        object.__setattr__(self, "_padded", (entries, tf.stop_gradient(values)))
 
     @property
     def model_spec(self) -> tf.TensorSpec:
@@ -53,12 +48,12 @@ class SparseOperator(ForwardOperator):
         return tf.TensorSpec([self.matrix.shape[0]], self.matrix.dtype)
 
     def forward(self, model: tf.Tensor) -> tf.Tensor:
-        return apply(*self._padded, model)[: self.matrix.shape[0]]
+        return self.matrix.matvec(model)
 
     def linearize(self, model: tf.Tensor) -> Linearization:
-        return linear(self, model, self._adjoint)
+        return linear(self, model, self.matrix.rmatvec)
 
-    def subset(self, units: Any) -> "SparseOperator":
+    def subset(self, units: Any) -> "SparseRows":
         """The operator of some rows, in the order given.
 
         Args:
@@ -67,10 +62,46 @@ class SparseOperator(ForwardOperator):
         Raises:
             ValueError: An index that is not a row.
         """
-        rows = checks.units(units, self.matrix.shape[0])
-        return SparseOperator(select_rows(self.matrix, rows))
+        return SparseRows(self.matrix, checks.units(units, self.matrix.shape[0]))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SparseRows(ForwardOperator):
+    """``d = A[rows] m``: slower for each entry than the whole, but a new choice of rows compiles nothing (see `entries`).
+
+    Args:
+        whole: A.
+        rows: [n] row numbers.
+    """
+
+    whole: CSRMatrix
+    rows: np.ndarray
+    _padded: tuple[Entries, tf.Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Padded here and not on first use: that might be inside a tf.function, whose tensors must not be kept.
+        entries, values = padded(select_rows(self.whole, self.rows), bucket(self.rows.size))
+        object.__setattr__(self, "_padded", (entries, tf.stop_gradient(values)))
+
+    @property
+    def model_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([self.whole.shape[1]], self.whole.dtype)
+
+    @property
+    def data_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([self.rows.size], self.whole.dtype)
+
+    def forward(self, model: tf.Tensor) -> tf.Tensor:
+        return apply(*self._padded, model)[: self.rows.size]
+
+    def linearize(self, model: tf.Tensor) -> Linearization:
+        return linear(self, model, self._adjoint)
+
+    def subset(self, units: Any) -> "SparseRows":
+        """Some of these rows, in the order given; see `SparseOperator.subset`."""
+        return SparseRows(self.whole, self.rows[checks.units(units, self.rows.size)])
 
     def _adjoint(self, cotangent: tf.Tensor) -> tf.Tensor:
         entries, values = self._padded
-        conjugate = tf.math.conj(values) if values.dtype.is_complex else values
-        return apply_transposed(entries, conjugate, tf.pad(cotangent, [[0, entries.shape[0] - self.matrix.shape[0]]]))
+        return apply_transposed(entries, conj(values), tf.pad(cotangent, [[0, entries.shape[0] - self.rows.size]]))

@@ -13,7 +13,7 @@ from .. import checks
 from . import diagonals, rows
 from .entries import Entries
 from .layout import Choice, Layout
-from .sizes import pad_columns
+from .sizes import BLOCK, by_blocks, pad_columns
 
 
 @final
@@ -124,12 +124,15 @@ class Pattern:
 
     @functools.cached_property
     def _sample(self) -> Callable[..., tf.Tensor]:
-        """One fused loop over the entries: both vectors are gathered, nothing of size entries x columns is formed."""
+        """A fused loop over the entries for each block of columns, with nothing of size entries x columns in memory."""
         rows, columns = self.entries.rows, self.entries.columns
 
         def run(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-            both = tf.gather(y, rows) * tf.gather(x, columns)
-            return both if len(y.shape) == 1 else tf.reduce_sum(both, axis=1)
+            if len(y.shape) == 1:
+                return tf.gather(y, rows) * tf.gather(x, columns)
+            if y.shape[1] is not None and y.shape[1] <= BLOCK:
+                return tf.reduce_sum(tf.gather(y, rows) * tf.gather(x, columns), axis=1)
+            return by_blocks(run, y, x, tf.zeros([self.nnz], y.dtype))
 
         return tf.function(run, jit_compile=True, autograph=False)
 
