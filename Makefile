@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo_gravity.py
@@ -19,6 +19,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python scripts/benchmark.py sparse-1m sparse-rays gravity-32k --rounds 1
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo 'Installing the project into .venv; this happens once and takes a few minutes.'

@@ -85,6 +85,37 @@ def test_bad_patterns_are_named(indptr: list[int], indices: list[int], message: 
         CSRMatrix.from_arrays(np.array(indptr), np.array(indices), np.ones(len(indices)), (2, 2))
 
 
+def test_explicit_jvp_equals_the_accumulator() -> None:
+    matrix, rng = CSRMatrix.from_dense(dense()), np.random.default_rng(5)
+    x, dx, dv = (tf.constant(rng.normal(size=size)) for size in (5, 5, matrix.nnz))
+    with tf.autodiff.ForwardAccumulator([matrix.values, x], [dv, dx]) as accumulator:
+        result = matrix @ x
+    np.testing.assert_allclose(matrix.jvp(x, dx, dv), accumulator.jvp(result), atol=1e-14)
+    np.testing.assert_allclose(matrix.jvp(x, dx, dv), matrix.to_scipy() @ dx + matrix.with_values(dv).to_scipy() @ x, atol=1e-14)
+    with pytest.raises(ValueError, match=r"Invalid 'values_tangent' of shape \(5,\)"):
+        matrix.jvp(x, dx, dx)
+
+
+def test_operators_of_matrices() -> None:
+    matrix = CSRMatrix.from_dense(dense())
+    full, other = dense(), CSRMatrix.from_dense(np.eye(6, 5))
+    np.testing.assert_allclose((matrix + other).to_scipy().toarray(), full + np.eye(6, 5))
+    np.testing.assert_allclose((matrix - other).to_scipy().toarray(), full - np.eye(6, 5))
+    np.testing.assert_allclose((np.float64(2.0) * matrix).to_scipy().toarray(), 2 * full)
+    np.testing.assert_allclose((-matrix * 3).to_scipy().toarray(), -3 * full)
+    np.testing.assert_allclose((matrix.T @ other).to_scipy().toarray(), full.T @ np.eye(6, 5))
+    np.testing.assert_allclose((other @ matrix.T).to_scipy().toarray(), np.eye(6, 5) @ full.T)
+    np.testing.assert_allclose(CSRMatrix.from_sparse_tensor(matrix.to_sparse_tensor()).to_scipy().toarray(), full)
+    np.testing.assert_allclose(
+        matrix.scale_rows(np.arange(6.0)).scale_columns(np.arange(5.0)).to_scipy().toarray(), np.outer(range(6), range(5)) * full
+    )
+    columns, small = CSRMatrix.from_dense(full[:2]).compressed()
+    np.testing.assert_allclose(small.to_scipy().toarray(), full[:2][:, columns])
+    square = CSRMatrix.from_dense(full[:5] + 9 * np.eye(5))
+    np.testing.assert_allclose(square @ square.solve(np.ones(5)), np.ones(5))
+    np.testing.assert_allclose(square.rmatvec(square.rsolve(np.ones(5))), np.ones(5))
+
+
 def test_bad_operands_are_named() -> None:
     matrix = CSRMatrix.from_dense(dense())
     with pytest.raises(ValueError, match=r"Invalid 'x' of shape \(6,\): must be of shape \(5,\)"):

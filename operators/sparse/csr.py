@@ -152,6 +152,10 @@ class CSRMatrix:
         """The adjoint product, conj(A)^T Y, for Y [..., rows, k]."""
         return product.conj(self.T.matmat(_conjugate(y)))
 
+    def jvp(self, x: Any, x_tangent: Any, values_tangent: Any) -> tf.Tensor:
+        """``A dx + dA x``: the change of ``A x`` for changes of x, shaped as x, and of the values [nnz]."""
+        return self @ x_tangent + self.with_values(_operand(self, "values_tangent", values_tangent, None, 1)) @ x
+
     def __matmul__(self, other: Any) -> Any:
         """``A x`` for x [columns] or [..., columns, k]; for another matrix, the sparse ``A B``."""
         return _times(self, other)
@@ -210,6 +214,15 @@ class CSRMatrix:
         from .solve import solve  # numba and SciPy's solvers are loaded by those who solve
 
         return solve(self, b, method=method, tolerance=tolerance, max_iterations=max_iterations, preconditioner=preconditioner)
+
+    def rsolve(
+        self, b: Any, *, method: "str | Method" = "auto", tolerance: float | None = None,
+        max_iterations: int | None = None, preconditioner: str | None = "jacobi",
+    ) -> tf.Tensor:  # fmt: skip
+        """The x of ``conj(A)^T x = b``, with the factors of `solve`. See `solve.adjoint_solve`."""
+        from .solve import adjoint_solve
+
+        return adjoint_solve(self, b, method=method, tolerance=tolerance, max_iterations=max_iterations, preconditioner=preconditioner)
 
     @functools.cached_property
     def _loop(self) -> product.Loop | None:
@@ -291,13 +304,13 @@ def _times(matrix: CSRMatrix | Transpose, other: Any) -> Any:
     return matrix.matvec(other) if len(np.shape(other)) == 1 else matrix.matmat(other)
 
 
-def _operand(matrix: CSRMatrix | Transpose, name: str, operand: Any, axis: int, rank: int | None = None) -> tf.Tensor:
-    """A tensor of the matrix's dtype with as many entries along its row axis as the matrix along `axis`."""
+def _operand(matrix: CSRMatrix | Transpose, name: str, operand: Any, axis: int | None, rank: int | None = None) -> tf.Tensor:
+    """A tensor of the matrix's dtype with as many entries along its row axis as the matrix along `axis`, or as it has values."""
     tensor = operand if tf.is_tensor(operand) else tf.convert_to_tensor(operand, matrix.dtype)
     if tensor.dtype != matrix.dtype:
         raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {matrix.dtype.name}", "Cast it with tf.cast.")
     rank = rank or max(len(tensor.shape), 2)
-    size = matrix.shape[axis]
+    size = matrix.nnz if axis is None else matrix.shape[axis]
     expected = (size,) if rank == 1 else (*["any"] * (rank - 2), size, "any")
     if not tensor.shape.is_compatible_with([None if length == "any" else length for length in expected]):
         raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {expected}")

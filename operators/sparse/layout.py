@@ -86,7 +86,7 @@ class Layout(abc.ABC):
             lambda arranged, x: self._run_columns(from_slots(arranged), x),
             lambda values: from_entries(values)(0, (1, self.places.size))[0],
         )
-        return tuple(tf.function(body, jit_compile=True, autograph=False) for body in bodies)
+        return tuple(compiled(body) for body in bodies)
 
 
 def _by_bucket(function: Callable[..., tf.Tensor], values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -96,6 +96,14 @@ def _by_bucket(function: Callable[..., tf.Tensor], values: tf.Tensor, x: tf.Tens
     padded = pad_columns(x)
     result = function(values, padded)
     return result if padded is x else result[:, : tf.shape(x)[1]]
+
+
+def compiled(body: Callable[..., tf.Tensor]) -> Any:
+    """A function compiled by XLA, once for each dtype and bucket of columns."""
+    function = tf.function(body, jit_compile=True, autograph=False)
+    # TensorFlow counts traces by line of code: several matrices in use, each with programs of its own, would look like retracing.
+    function._omit_frequent_tracing_warning = True
+    return function
 
 
 def on_device(index: np.ndarray) -> tf.Tensor:

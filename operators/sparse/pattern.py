@@ -12,7 +12,7 @@ import tensorflow as tf
 from .. import checks
 from . import diagonals, rows
 from .entries import Entries
-from .layout import Choice, Layout
+from .layout import Choice, Layout, compiled
 from .sizes import BLOCK, by_blocks, pad_columns
 
 
@@ -134,7 +134,7 @@ class Pattern:
                 return tf.reduce_sum(tf.gather(y, rows) * tf.gather(x, columns), axis=1)
             return by_blocks(run, y, x, tf.zeros([self.nnz], y.dtype))
 
-        return tf.function(run, jit_compile=True, autograph=False)
+        return compiled(run)
 
 
 def smallest_integer(size: int) -> type[np.signedinteger]:
