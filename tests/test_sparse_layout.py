@@ -1,5 +1,6 @@
 """Layouts: right for every kind of pattern, chosen by their traffic, compiled once, and never forming entries x columns."""
 
+import itertools
 import re
 from collections.abc import Callable
 
@@ -111,11 +112,23 @@ def test_an_infinite_entry_reaches_only_the_rows_that_hold_it(name: str) -> None
             assert np.isfinite(found[~held]).all() and not np.isfinite(found[held]).any()
 
 
-def test_padding_of_slices_is_bounded() -> None:
-    lengths = np.random.default_rng(2).integers(1, 92, 20000)
-    plan = next(plan for plan in CSRMatrix.from_scipy(with_lengths(lengths, 100)).layout.plans if plan.name == "sliced rows")
-    assert plan.slots <= (1 + sliced.PADDING) * lengths.sum()
-    assert plan.build().places.size == plan.slots
+def test_slices_cost_the_least_slots_and_starts() -> None:
+    rng = np.random.default_rng(2)
+    lengths = np.array([0, *rng.integers(0, 3 * sliced.START // 8, 7)])
+
+    def cost(groups: list[tuple[int, int]]) -> int:
+        return sum(int(lengths[low : high + 1].sum()) * high + sliced.START for low, high in groups if lengths[low : high + 1].any())
+
+    every_cut = [[0, *cut, 7] for n in range(7) for cut in itertools.combinations(range(1, 7), n)]
+    best = min(cost([(low + 1, high) for low, high in itertools.pairwise(cut)]) for cut in every_cut)
+    assert cost(sliced._group(lengths)) == best
+    assert 1 < len(sliced._group(lengths)) < 7
+
+
+def test_a_plan_counts_the_slots_that_are_built() -> None:
+    for expected in PATTERNS.values():
+        for plan in CSRMatrix.from_scipy(expected).layout.plans:
+            assert plan.build().places.size == plan.slots
 
 
 def largest_intermediate(function: Callable[..., tf.Tensor], *arguments: tf.Tensor) -> int:
@@ -133,7 +146,7 @@ def test_nothing_of_size_entries_times_columns_is_formed(name: str) -> None:
     pattern, layout = matrix.pattern, matrix.pattern.choice.layout
     x, y = tf.ones([expected.shape[1], k], tf.float64), tf.ones([expected.shape[0], k], tf.float64)
     arranged = layout.arrange(matrix.values)
-    bound = max(4 * (k * (expected.shape[0] + pattern.nnz // sliced.WIDTH + sliced.FEWEST)), 2 * pattern.nnz)
+    bound = max(4 * (k * (expected.shape[0] + pattern.nnz // sliced.WIDTH)), 2 * pattern.nnz)
     assert bound < k * pattern.nnz
     assert largest_intermediate(layout._compiled[1], arranged, x) <= bound
     assert largest_intermediate(pattern._sample, y, x) <= pattern.nnz

@@ -20,7 +20,8 @@ import tensorflow as tf
 from .. import checks
 from . import product
 from .layout import on_device
-from .pattern import Pattern, smallest_integer
+from .pattern import Pattern, by_place
+from .sizes import smallest_integer
 
 if TYPE_CHECKING:
     from .csr import CSRMatrix
@@ -151,7 +152,7 @@ class Terms(NamedTuple):
 @kept
 def _union(a: Pattern, b: Pattern) -> Union:
     rows, columns = np.concatenate([a.rows, b.rows]), np.concatenate([a.indices, b.indices])
-    order = np.lexsort((columns, rows))
+    order = by_place(rows, columns, a.shape)
     pattern, number = _distinct(rows[order], columns[order], a.shape)
     slots = np.empty(order.size, number.dtype)
     slots[order] = number
@@ -166,7 +167,7 @@ def _terms(a: Pattern, b: Pattern) -> Terms:
     right = np.arange(left.size) + np.repeat(starts, counts)
     rows, columns = a.rows[left], b.indices[right]
     # Stable: the terms of one entry of C stay in the order of k, which is that of B's entries.
-    order = np.lexsort((columns, rows))
+    order = by_place(rows, columns, (a.shape[0], b.shape[1]))
     pattern, number = _distinct(rows[order], columns[order], (a.shape[0], b.shape[1]))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(number, minlength=pattern.nnz))])
     sums = Pattern(indptr, right[order], (pattern.nnz, b.nnz))

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from .. import checks
 from . import product
-from .pattern import Pattern, smallest_integer
+from .pattern import Pattern, by_place
+from .sizes import smallest_integer
 
 if TYPE_CHECKING:
     from .csr import CSRMatrix
@@ -36,7 +37,7 @@ def from_coo(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> tu
     if rows.size != columns.size or count not in (rows.size, None):
         raise checks.invalid("entries", f"of {rows.size} rows, {columns.size} columns, {count} values", "of one length")
     values = tf.reshape(values, [rows.size])
-    order = _sorting(rows, columns)
+    order = _sorting(rows, columns, shape)
     sorted_rows, sorted_columns = (rows, columns) if order is None else (rows[order], columns[order])
     new = np.ones(rows.size, dtype=bool)
     new[1:] = (np.diff(sorted_rows) != 0) | (np.diff(sorted_columns) != 0)
@@ -136,12 +137,12 @@ def _floating(values: np.ndarray) -> np.ndarray:
     return values if values.dtype.kind in "fc" else values.astype(np.float64)
 
 
-def _sorting(rows: np.ndarray, columns: np.ndarray) -> np.ndarray | None:
+def _sorting(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:
     """The order that sorts places by row, then by column; None where they are in order, as they often are."""
     step = np.diff(rows)
     if np.all((step > 0) | ((step == 0) & (np.diff(columns) >= 0))):
         return None
-    return np.lexsort((columns, rows))
+    return by_place(rows, columns, shape)
 
 
 def _arranged(values: tf.Tensor, order: np.ndarray | None, new: np.ndarray) -> tf.Tensor:

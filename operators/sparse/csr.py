@@ -49,7 +49,7 @@ class CSRMatrix:
             raise checks.invalid("values", f"of dtype {values.dtype.name}", "of dtype " + ", ".join(dtype.name for dtype in DTYPES))
         if not values.shape.is_compatible_with([self.pattern.nnz]):
             raise checks.invalid("values", f"of shape {tuple(values.shape)}", f"of shape {(self.pattern.nnz,)}, one for each entry")
-        object.__setattr__(self, "values", values if values.shape.rank == 1 else tf.ensure_shape(values, [self.pattern.nnz]))
+        object.__setattr__(self, "values", values if values.shape.is_fully_defined() else tf.reshape(values, [self.pattern.nnz]))
 
     @classmethod
     def from_arrays(cls, indptr: np.ndarray, indices: np.ndarray, values: Any, shape: tuple[int, int]) -> "CSRMatrix":

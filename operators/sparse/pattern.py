@@ -13,7 +13,7 @@ from .. import checks
 from . import diagonals, rows
 from .entries import Entries
 from .layout import Choice, Layout, compiled
-from .sizes import BLOCK, by_blocks, pad_columns
+from .sizes import BLOCK, by_blocks, pad_columns, smallest_integer
 
 
 @final
@@ -137,9 +137,12 @@ class Pattern:
         return compiled(run)
 
 
-def smallest_integer(size: int) -> type[np.signedinteger]:
-    """int32 for numbers up to `size` that fit, else int64."""
-    return np.int32 if size <= np.iinfo(np.int32).max else np.int64
+def by_place(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The stable order of places by row, then by column."""
+    if shape[0] * shape[1] > np.iinfo(np.int64).max:
+        return np.lexsort((columns, rows))
+    # One key sorts three times as fast as two, and places that are nearly in order faster still.
+    return np.argsort(rows.astype(np.int64) * shape[1] + columns, kind="stable")
 
 
 def _compact(name: str, index: np.ndarray) -> np.ndarray:

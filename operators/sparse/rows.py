@@ -9,14 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from .layout import Layout, Plan, Slots, on_device
+from .sizes import smallest_integer
 
 #: Longest piece of a row. Up to here the compiler keeps the terms of a sum in registers; XLA rewrites a longer one on the CPU as a
 #: tree whose first level goes through memory, terms x columns of it (14 M entries in pieces of 32 take 9 ms, of 64 36 ms).
 WIDTH = 32
-#: Padding that joining lengths in one slice may cost, as a fraction of its entries.
-PADDING = 0.15
-#: Fewer rows than this join a slice whatever it costs.
-FEWEST = 64
+#: What a slice costs beside its slots, in slots: starting one more loop takes as long as running through this many.
+START = 20_000
 
 Slices = tuple[tuple[int, int], ...]
 
@@ -49,7 +48,7 @@ class Rows(Layout):
         shape: Numbers of rows and columns.
         slices: Of the first level.
         places: [slots].
-        columns: [slots] column of each slot; in padding another one of the same row.
+        columns: [slots] column of each slot, in two bytes where they fit; in padding another one of the same row.
         sums: For each further level its slices, and [slots] the piece of the level before, with one past the last for padding.
         order: [rows] the last level's piece that is each row's sum, one past the last for an empty row; None if they are in order.
     """
@@ -80,7 +79,8 @@ def _aligned(slots: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
 
 def _cut(index: tf.Tensor, start: int, shape: tuple[int, int]) -> tf.Tensor:
-    return tf.reshape(index[start : start + shape[0] * shape[1]], shape)
+    part = tf.reshape(index[start : start + shape[0] * shape[1]], shape)
+    return tf.cast(part, tf.int32) if part.dtype == tf.uint16 else part
 
 
 def _reduce(slices: Slices, part: Callable[[int, tuple[int, int]], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
@@ -99,12 +99,12 @@ def plans(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> li
     Args:
         indptr, indices, shape: As those of a `Pattern`.
     """
-    counts = np.diff(indptr)
+    counts, indices = np.diff(indptr), _narrow(indices, shape[1])
     found = [_sliced(indptr, indices, shape)]
     widest = int(counts.max(initial=0))
     slots = widest * shape[0]
     if counts.size and counts.min() and widest <= WIDTH and slots <= 8 * indices.size:
-        found.insert(0, Plan("padded rows", slots, 4, 0, lambda: _padded(counts, indptr, indices, shape)))
+        found.insert(0, Plan("padded rows", slots, indices.itemsize, 0, lambda: _padded(counts, indptr, indices, shape)))
     return found
 
 
@@ -128,7 +128,7 @@ def _sliced(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> 
         level = cut(indptr, first)
         columns = np.concatenate([*(_columns(places, indices) for places in _unravel(level)), indices[:0]])
         sums, owners = [], level.owners
-        while owners.size > np.unique(owners).size:
+        while np.bincount(owners, minlength=1).max() > 1:
             level_of_sums, index = _sum_level(owners, shape[0])
             sums.append((level_of_sums.slices, index))
             owners = level_of_sums.owners
@@ -136,12 +136,17 @@ def _sliced(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> 
         order[owners] = np.arange(owners.size)
         return Rows(shape, level.slices, level.places, columns, tuple(sums), order)
 
-    return Plan("sliced rows", int(slots), 4, 12 * again + 4 * (shape[0] + pieces), build)
+    return Plan("sliced rows", int(slots), indices.itemsize, 12 * again + 4 * (shape[0] + pieces), build)
 
 
 def _columns(places: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """[slots] the columns of places [pieces, width]; in padding that of the piece's first entry."""
     return indices[np.where(places < 0, places[:, :1], places)].ravel()
+
+
+def _narrow(indices: np.ndarray, columns: int) -> np.ndarray:
+    """Column numbers are half of what a product reads in single precision: two bytes instead of four save a quarter of it."""
+    return indices.astype(np.uint16 if columns <= 2**16 else smallest_integer(columns))
 
 
 def _unravel(level: Level) -> list[np.ndarray]:
@@ -187,21 +192,26 @@ def _sum_level(owners: np.ndarray, rows: int) -> tuple[Level, np.ndarray]:
 
 
 def _group(lengths: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges (shortest, longest) of lengths that share a slice, from the number of pieces of each length 0 to WIDTH."""
+    """Ranges (shortest, longest) of lengths that share a slice, with the least sum of slots and starts.
+
+    Args:
+        lengths: [WIDTH + 1] number of pieces of each length.
+    """
+    counts = np.cumsum(lengths)
+    # best[high]: the least cost of all pieces up to length `high`, and the shortest length of the last slice.
+    best = [(0, 0)]
+    for high in range(1, lengths.size):
+        if not lengths[high]:
+            best.append(best[-1])
+            continue
+        best.append(min((best[low - 1][0] + int(counts[high] - counts[low - 1]) * high + START, low) for low in range(1, high + 1)))
     groups, high = [], lengths.size - 1
     while high >= 1:
         if not lengths[high]:
             high -= 1
             continue
-        low, entries, padding = high, high * lengths[high], 0
-        while low > 1:
-            more_padding = padding + (high - low + 1) * lengths[low - 1]
-            more_entries = entries + (low - 1) * lengths[low - 1]
-            if more_padding > PADDING * more_entries and lengths[low : high + 1].sum() >= FEWEST:
-                break
-            low, entries, padding = low - 1, more_entries, more_padding
-        groups.append((low, high))
-        high = low - 1
+        groups.append((best[high][1], high))
+        high = best[high][1] - 1
     return groups[::-1]
 
 

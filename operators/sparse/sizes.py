@@ -1,7 +1,8 @@
-"""Sizes rounded up to a few, so that compiled programs are reused, and columns taken block by block."""
+"""Sizes rounded up to a few, so that compiled programs are reused; columns taken block by block; integers that are wide enough."""
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 #: Columns that a sum over columns takes at once: XLA would put the terms of a longer sum in memory, entries x columns of them.
@@ -34,3 +35,8 @@ def by_blocks(term: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], y: tf.Tensor, x
 
     blocks = tf.shape(y)[1] // BLOCK
     return tf.while_loop(lambda k, _: k < blocks, step, (tf.constant(0), start))[1]
+
+
+def smallest_integer(size: int) -> type[np.signedinteger]:
+    """int32 for numbers up to `size` that fit, else int64."""
+    return np.int32 if size <= np.iinfo(np.int32).max else np.int64

@@ -1,0 +1,448 @@
+"""Sparse solves and their derivatives against dense linear algebra, how often they factorise, and what they refuse."""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sparse_product import MODES, RUNS, assert_close, every_mode, random
+
+from geoinv.operators.grid import Grid
+from geoinv.operators.sparse import CSRMatrix, krylov
+from geoinv.operators.sparse.separable import SeparablePoisson
+from geoinv.operators.sparse.solve import LU, BiCGSTAB, ConjugateGradients, Method, Separable, Triangular, adjoint_solve, solve
+
+SIZE, WIDTH = 6, 2
+DTYPES = {"float32": 1e-4, "float64": 1e-9, "complex64": 1e-4, "complex128": 1e-9}
+TIGHT = 1e-14  # so that derivatives can be held to 1e-10
+
+#: A way to solve, and the kind of matrix it is for.
+METHODS: dict[str, tuple[str | Method, str]] = {
+    "auto": ("auto", "general"),
+    "lu": (LU(), "general"),
+    "lower": (Triangular(lower=True), "lower"),
+    "upper": (Triangular(lower=False), "upper"),
+    "auto triangular": ("auto", "upper"),
+    "cg": ("cg", "definite"),
+    "cg plain": (ConjugateGradients(preconditioner=None), "definite"),
+    "cg ilu": (ConjugateGradients(preconditioner="ilu"), "definite"),
+    "cg amg": (ConjugateGradients(preconditioner="amg"), "definite"),
+    "bicgstab": ("bicgstab", "general"),
+    "bicgstab plain": (BiCGSTAB(preconditioner=None), "general"),
+    "bicgstab ilu": (BiCGSTAB(preconditioner="ilu"), "general"),
+    "bicgstab amg": (BiCGSTAB(preconditioner="amg"), "general"),
+}
+
+
+def dense(kind: str, dtype: str) -> np.ndarray:
+    """Random matrices with holes: diagonally dominant with a nonsymmetric pattern, its triangles, or Hermitian positive definite."""
+    rng = np.random.default_rng(0)
+    full = random(1, (SIZE, SIZE), dtype).numpy() * (rng.uniform(size=(SIZE, SIZE)) < 0.4)
+    general = full + np.diag([4, -5, 6, 4, -5, 6])
+    matrix = {
+        "general": general,
+        "lower": np.tril(general),
+        "upper": np.triu(general),
+        "definite": full @ full.conj().T + 2 * np.eye(SIZE),
+    }[kind]
+    return matrix.astype(dtype)
+
+
+@functools.cache
+def example(kind: str, dtype: str) -> CSRMatrix:
+    """One matrix for all tests, so that its programs are compiled once, in the layout that compiles fastest."""
+    return CSRMatrix.from_dense(dense(kind, dtype)).with_layout("padded rows")
+
+
+def laplacian(n: int, dtype: type = np.float64) -> CSRMatrix:
+    """The 5-point operator on n x n points with zero boundary values."""
+    line = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n))
+    return CSRMatrix.from_scipy(scipy.sparse.kronsum(line, line, format="csr").astype(dtype)).with_layout("padded rows")
+
+
+def neumann(n: int) -> CSRMatrix:
+    """A chain of random conductances without a fixed potential: constants are in its null space."""
+    conductance = np.random.default_rng(0).uniform(0.5, 2, n - 1)
+    difference = scipy.sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n))
+    return CSRMatrix.from_scipy(difference.T @ scipy.sparse.diags_array(conductance) @ difference)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_method_equals_dense(dtype: str) -> None:
+    b = random(3, (SIZE, WIDTH), dtype)
+    for name, (method, kind) in METHODS.items():
+        matrix, full = example(kind, dtype), dense(kind, dtype)
+        double = dtype in ("float64", "complex128")  # the adjoint's programs are not compiled for all four
+        for function, twin in ((solve, full), (adjoint_solve, full.conj().T))[: 1 + double]:
+            np.testing.assert_allclose(function(matrix, b, method=method), np.linalg.solve(twin, b), atol=DTYPES[dtype], err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["lu", "cg"])
+def test_vectors_equal_columns(method: str) -> None:
+    matrix, b = example("definite", "float64"), random(3, (SIZE, 1), "float64")
+    np.testing.assert_array_equal(solve(matrix, b[:, 0], method=method), solve(matrix, b, method=method)[:, 0])
+    np.testing.assert_array_equal(solve(matrix, b[:, 0].numpy().tolist(), method=method), solve(matrix, b, method=method)[:, 0])
+
+
+# ---- derivatives -------------------------------------------------------------------------------------------------------
+
+
+def twins(method: Method, matrix: CSRMatrix) -> tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor], list[tf.Tensor]]:
+    """A solve, the same in dense TensorFlow, and their arguments."""
+    places = np.stack([matrix.pattern.rows, matrix.indices], axis=1)
+    arguments = [matrix.values, random(3, (matrix.shape[0], WIDTH), matrix.dtype.name)]
+    return (
+        lambda v, b: solve(matrix.with_values(v), b, method=method),
+        lambda v, b: tf.linalg.solve(tf.scatter_nd(places, v, matrix.shape), b),
+        arguments,
+    )
+
+
+#: In complex numbers, where a conjugate that is missing shows.
+DIFFERENTIATED: dict[str, tuple[Method, str]] = {
+    "lu": (LU(), "general"),
+    "lower": (Triangular(lower=True), "lower"),
+    "upper": (Triangular(lower=False), "upper"),
+    "cg": (ConjugateGradients(tolerance=TIGHT), "definite"),
+    "cg ilu": (ConjugateGradients(tolerance=TIGHT, preconditioner="ilu"), "definite"),
+    "cg amg": (ConjugateGradients(tolerance=TIGHT, preconditioner="amg"), "definite"),
+    "bicgstab": (BiCGSTAB(tolerance=TIGHT), "general"),
+    "bicgstab ilu": (BiCGSTAB(tolerance=TIGHT, preconditioner="ilu"), "general"),
+    "bicgstab amg": (BiCGSTAB(tolerance=TIGHT, preconditioner="amg"), "general"),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENTIATED)
+def test_every_mode_equals_dense(name: str) -> None:
+    method, kind = DIFFERENTIATED[name]
+    function, twin, arguments = twins(method, example(kind, "complex128"))
+    assert_close(every_mode(function, arguments), every_mode(twin, arguments), 1e-10)
+
+
+@pytest.mark.parametrize("name", ["lu", "lower", "cg", "bicgstab", "bicgstab amg"])
+def test_every_mode_inside_a_function(name: str) -> None:
+    method, kind = DIFFERENTIATED[name]
+    function, twin, arguments = twins(method, example(kind, "complex128"))
+    found = tf.function(lambda *args: every_mode(function, list(args)))(*arguments)
+    assert_close(found, every_mode(twin, arguments), 1e-10)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("cg", "complex128"), ("bicgstab", "float64")])
+def test_every_mode_inside_xla(name: str, dtype: str) -> None:
+    method, kind = DIFFERENTIATED[name]
+    assert method.xla
+    function, twin, arguments = twins(method, example(kind, dtype))
+    found = RUNS["xla"](lambda *args: every_mode(function, list(args)))(*arguments)
+    assert_close(found, every_mode(twin, arguments), 1e-10)
+
+
+def test_reverse_from_outside_a_function_equals_dense() -> None:
+    for name in ("lu", "bicgstab"):
+        method, kind = DIFFERENTIATED[name]
+        function, twin, arguments = twins(method, example(kind, "complex128"))
+        assert_close(MODES[0](tf.function(function), arguments), MODES[0](twin, arguments), 1e-10)
+
+
+def test_adjoint_solve_is_the_adjoint() -> None:
+    matrix = example("general", "complex128")
+    b, c = random(3, (SIZE,), "complex128"), random(4, (SIZE,), "complex128")
+    left, right = np.vdot(c, solve(matrix, b)), np.vdot(adjoint_solve(matrix, c), b)
+    assert abs(left - right) <= 1e-12 * abs(left)
+
+
+def test_gradient_of_values_has_the_size_of_the_pattern() -> None:
+    matrix = laplacian(20)
+    with tf.GradientTape() as tape:
+        tape.watch(matrix.values)
+        x = solve(matrix, np.ones((400, 3)))
+        total = tf.reduce_sum(x)
+    gradient = tape.gradient(total, matrix.values)
+    assert gradient.shape == (matrix.nnz,)
+    # The adjoint of a sum is the solution itself here.
+    expected = -3 * x[:, 0].numpy()[matrix.pattern.rows] * x[:, 0].numpy()[matrix.indices]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-10)
+
+
+# ---- separable ---------------------------------------------------------------------------------------------------------
+
+
+def poisson() -> SeparablePoisson:
+    return SeparablePoisson(Grid((np.array([0.0, 1, 2, 4, 7, 9]), np.array([0.0, 2, 3, 4, 6, 7, 9]))))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_separable_equals_lu_in_every_mode(run: str) -> None:
+    separable = Separable(poisson())
+    function, twin, arguments = twins(separable, separable.matrix)
+    found = RUNS[run](lambda *args: every_mode(function, list(args)))(*arguments)
+    assert_close(found, every_mode(twin, arguments), 1e-10)
+    matrix = poisson().to_csr()
+    np.testing.assert_allclose(solve(matrix, arguments[1], method=separable), solve(matrix, arguments[1], method="lu"), rtol=1e-10)
+
+
+def test_separable_refuses_other_matrices() -> None:
+    separable, matrix = Separable(poisson()), poisson().to_csr()
+    b = np.ones(matrix.shape[0])
+    for other in (CSRMatrix.from_dense(np.eye(matrix.shape[0])), matrix.with_values(matrix.values * (1 + 1e-9))):
+        with pytest.raises(ValueError, match=r"Invalid 'matrix' that differs from the Poisson problem's: must be poisson.to_csr\(\)"):
+            solve(other, b, method=separable)
+    traced = tf.function(lambda v: solve(matrix.with_values(v), b, method=separable))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="differs from the Poisson problem"):
+        traced(2 * matrix.values)
+
+
+# ---- factors, programs, iterations -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def factorised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the matrices that SuperLU was given."""
+    sizes: list[int] = []
+    original = scipy.sparse.linalg.splu
+
+    def counted(matrix: Any, **options: Any) -> Any:
+        sizes.append(matrix.shape[0])
+        return original(matrix, **options)
+
+    monkeypatch.setattr(scipy.sparse.linalg, "splu", counted)
+    return sizes
+
+
+def test_one_factorisation_serves_columns_gradient_adjoint_and_calls(factorised: list[int]) -> None:
+    matrix = CSRMatrix.from_dense(dense("general", "complex128"))
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            tape.watch(matrix.values)
+            total = tf.reduce_sum(tf.abs(solve(matrix, random(3, (SIZE, 5), "complex128"))) ** 2)
+        assert tape.gradient(total, matrix.values) is not None
+    adjoint_solve(matrix, np.ones(SIZE))
+    tf.function(lambda v: solve(matrix.with_values(v), np.ones(SIZE)))(matrix.values)
+    assert len(factorised) == 1
+
+
+def test_few_factors_are_kept(factorised: list[int]) -> None:
+    matrix = laplacian(3)
+    for factor in (1, 2, 3, 4, 1, 5, 1, 2):  # 5 displaces 2, which was used least recently
+        solve(matrix.with_values(factor * matrix.values), np.ones(9))
+    assert len(factorised) == 6
+
+
+def test_threads_share_one_factorisation(factorised: list[int]) -> None:
+    matrix, found = laplacian(30), []
+    threads = [threading.Thread(target=lambda: found.append(solve(matrix, np.ones(900)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(factorised) == 1
+    for x in found:
+        np.testing.assert_array_equal(x, found[0])
+
+
+def test_iterations_compile_once_for_new_numbers_and_one_bucket_of_columns() -> None:
+    matrix = laplacian(4)
+    before = krylov._iterate.experimental_get_tracing_count()
+    for factor, columns in ((1.0, 17), (2.0, 18), (0.5, 17)):
+        b = random(columns, (16, columns), "float64")
+        x = solve(matrix.with_values(factor * matrix.values), b, method="cg", tolerance=1e-9 * factor, max_iterations=100 + columns)
+        np.testing.assert_allclose(factor * (matrix @ x), b, atol=1e-7)
+    assert krylov._iterate.experimental_get_tracing_count() - before == 1
+
+
+def test_unknown_number_of_columns() -> None:
+    matrix, b = laplacian(4), random(2, (16, 3), "float64")
+    for method in ("lu", "cg"):
+        traced = tf.function(lambda b, method=method: solve(matrix, b, method=method), input_signature=[tf.TensorSpec([16, None], tf.float64)])
+        np.testing.assert_allclose(matrix @ traced(b), b, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["cg", "bicgstab"])
+def test_stronger_preconditioners_need_fewer_iterations(kind: str) -> None:
+    matrix, b = laplacian(40), random(5, (1600, 1), "float64")
+
+    def problem(preconditioner: str) -> krylov.Problem:
+        return krylov.Problem(kind, matrix.pattern, False, 1e-10, 1000, preconditioner)
+
+    jacobi = krylov.iterate(problem("jacobi"), matrix.values, b)
+    for preconditioner in ("ilu", "amg"):
+        outcome = krylov.iterate_on_host(problem(preconditioner), matrix.values.numpy(), b.numpy())
+        np.testing.assert_array_less(np.linalg.norm(matrix @ outcome.x - b), 1.01e-10 * np.linalg.norm(b))
+        assert outcome.iterations < int(jacobi.iterations) / 4
+
+
+def test_results_do_not_depend_on_numpys_random_numbers() -> None:
+    b, found = np.ones(400), []
+    for seed in (0, 1):
+        np.random.seed(seed)  # noqa: NPY002
+        found.append(solve(laplacian(20), b, method="cg", preconditioner="amg"))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("method", ["cg", "bicgstab"])
+def test_columns_have_their_own_residuals(method: str) -> None:
+    # Of very different size and difficulty, one of them zero: each reaches the tolerance of its own norm.
+    matrix, rng = laplacian(12), np.random.default_rng(0)
+    easy = np.sin(np.pi * np.arange(1, 13) / 13)
+    b = np.stack([rng.normal(size=144), 1e-30 * rng.normal(size=144), np.zeros(144), 1e9 * np.outer(easy, easy).ravel()], axis=1)
+    x = solve(matrix, b, method=method).numpy()
+    residual = np.linalg.norm(matrix.to_scipy() @ x - b, axis=0)
+    assert np.all(residual <= 1.1e-10 * np.linalg.norm(b, axis=0))
+    np.testing.assert_array_equal(x[:, 2], 0)
+
+
+def test_small_numbers_do_not_underflow_in_single_precision() -> None:
+    matrix, b = laplacian(4, np.float32), (1e-25 * np.arange(1, 17)).astype(np.float32)
+    for method in ("lu", "cg", "bicgstab"):
+        np.testing.assert_allclose(matrix.to_scipy() @ solve(matrix, b, method=method).numpy(), b, atol=1e-29)
+
+
+def test_units_of_rows_and_columns_do_not_make_a_matrix_singular() -> None:
+    full = dense("general", "float64")
+    units = 10.0 ** np.array([-20, 3, 0, 12, -7, 20])
+    matrix = CSRMatrix.from_dense(units[:, None] * full * units[::-1])
+    expected = np.linalg.solve(full, np.ones(SIZE)) / units[::-1]
+    np.testing.assert_allclose(solve(matrix, units, method="lu"), expected, rtol=1e-12)
+
+
+def test_empty_problems() -> None:
+    for method in ("lu", "cg", "triangular"):
+        assert solve(CSRMatrix.from_dense(np.zeros((0, 0))), np.zeros(0), method=method).shape == (0,)
+        assert solve(CSRMatrix.from_dense(np.eye(2)), np.zeros((2, 0)), method=method).shape == (2, 0)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(1, 9), st.floats(0, 0.9), st.sampled_from(["lu", "triangular", "auto"]), st.integers(0, 10**6))
+def test_diagonally_dominant_matrices(size: int, density: float, method: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    full = rng.normal(size=(size, size)) * (rng.uniform(size=(size, size)) < density)
+    full = np.tril(full) if method == "triangular" else full
+    np.fill_diagonal(full, rng.choice([-1, 1], size) * (1 + np.abs(full).sum(axis=1)))
+    b = rng.normal(size=(size, 2))
+    matrix = CSRMatrix.from_dense(full)
+    np.testing.assert_allclose(solve(matrix, b, method=method), np.linalg.solve(full, b), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(adjoint_solve(matrix, b, method=method), np.linalg.solve(full.T, b), rtol=1e-10, atol=1e-12)
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------------
+
+SQUARE = [[2.0, 1.0], [1.0, 2.0]]
+REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "not square": (np.ones((2, 3)), {}, r"Invalid 'matrix' of shape \(2, 3\): must be square"),
+    "structurally singular": ([[1.0, 1, 0], [1, 1, 0], [1, 1, 0]], {}, r"structurally singular \(rank 2 of 3 whatever its values\)"),
+    "exactly singular": ([[1.0, 2], [2, 4]], {}, "Invalid 'matrix' exactly singular: must be invertible. Fix one unknown"),
+    "zero on the diagonal": (([0, 1, 3], [0, 0, 1], [1.0, 1, 0], (2, 2)), {}, "with a zero on the diagonal in row 1"),
+    "missing diagonal": (([0, 1, 2], [0, 0], [1.0, 1], (2, 2)), {"method": "triangular"}, "without a diagonal entry in row 1"),
+    "not triangular": (SQUARE, {"method": "triangular"}, "must be triangular. Use method='lu'"),
+    "wrong triangle": ([[1.0, 1], [0, 1]], {"method": Triangular(lower=True)}, "must be triangular. Use method='lu'"),
+    "overflow": ([[1e-300, 0], [1, 1e-300]], {}, "with a solution beyond the range of float64"),
+    "negative definite": ([[-2.0, 1], [1, -2]], {"method": "cg"}, "zero or negative curvature.*not positive definite: use method='bicgstab' or 'lu'"),
+    "indefinite": ([[1.0, 2], [2, 1]], {"method": "cg"}, "not positive definite: use method='bicgstab' or 'lu'"),
+    "negative on the host": ([[-2.0, 1], [1, -2]], {"method": "cg", "preconditioner": "ilu"}, "not positive definite"),
+    "pattern not symmetric": ([[2.0, 1], [0, 2]], {"method": "cg"}, "whose pattern is not symmetric.*not positive definite"),
+    "not Hermitian": ([[2.0, 1], [0.5, 2]], {"method": "cg"}, "Invalid 'matrix' that is not Hermitian"),
+    "not Hermitian on the host": ([[2.0, 1], [0.5, 2]], {"method": "cg", "preconditioner": "amg"}, "Invalid 'matrix' that is not Hermitian"),
+    "breakdown": ([[0.0, 1], [-1, 0]], {"method": "bicgstab"}, "Invalid 'solve' by bicgstab .* Try another preconditioner"),
+    "method": (SQUARE, {"method": "qr"}, "Invalid 'method' 'qr': must be one of 'auto', 'lu'"),
+    "option of another method": (SQUARE, {"method": "lu", "tolerance": 0.1}, "'cg' or 'bicgstab' where a tolerance"),
+    "preconditioner": (SQUARE, {"method": "cg", "preconditioner": "ssor"}, "Invalid 'preconditioner' 'ssor': must be one of None, 'jacobi'"),
+    "tolerance": (SQUARE, {"method": "cg", "tolerance": 0.0}, "Invalid 'tolerance' 0.0: must be between 0 and 1"),
+    "tolerance below rounding": (SQUARE, {"method": "cg", "tolerance": 1e-20}, "above the rounding unit of float64"),
+    "no iterations": (SQUARE, {"method": "cg", "max_iterations": 0}, "Invalid 'max_iterations' 0: must be 1 or more"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_is_named(case: str) -> None:
+    given_matrix, options, message = REFUSED[case]
+    matrix = CSRMatrix.from_arrays(*map(np.asarray, given_matrix[:3]), given_matrix[3]) if isinstance(given_matrix, tuple) else None
+    with pytest.raises(ValueError, match=message):
+        matrix = matrix or CSRMatrix.from_dense(given_matrix)
+        solve(matrix, np.arange(1.0, matrix.shape[0] + 1), **options)
+
+
+@pytest.mark.parametrize("n", [7, 40, 1000])
+def test_pure_neumann_problems_are_refused(n: int) -> None:
+    with pytest.raises(ValueError, match=r"Invalid 'matrix' (exactly singular|singular to rounding, with a reciprocal condition of about \d)"):
+        solve(neumann(n), np.arange(float(n)), method="lu")
+
+
+def test_nearly_singular_matrices_are_refused_with_their_condition() -> None:
+    hilbert = CSRMatrix.from_dense(1 / (1 + np.add.outer(np.arange(14), np.arange(14))))
+    with pytest.raises(
+        ValueError, match=r"singular to rounding, with a reciprocal condition of about \d\.\de-1[6-9]: must be above 8.9e-16 for float64"
+    ):
+        solve(hilbert, np.ones(14))
+    mild = CSRMatrix.from_dense(1 / (1 + np.add.outer(np.arange(6), np.arange(6))))
+    np.testing.assert_allclose(solve(mild, mild @ np.ones(6)), np.ones(6), rtol=1e-8)
+    with pytest.raises(ValueError, match="for float32"):
+        solve(CSRMatrix.from_dense(np.asarray(mild.to_scipy().toarray(), np.float32)), np.ones(6))
+
+
+@pytest.mark.parametrize("options", [{"method": "lu"}, {"method": "cg"}, {"method": "bicgstab"}, {"method": "cg", "preconditioner": "ilu"}], ids=str)
+def test_nan_is_refused(options: dict[str, Any]) -> None:
+    matrix, b = laplacian(2), np.ones(4)
+    with pytest.raises(ValueError, match="Invalid 'b' nan at index 1: must be finite"):
+        solve(matrix, np.array([1, np.nan, 1, 1]), **options)
+    for right_side in (b, 0 * b):
+        with pytest.raises(ValueError, match="Invalid 'values' nan at index 0: must be finite"):
+            solve(matrix.with_values(matrix.values * np.nan), right_side, **options)
+
+
+def test_wrong_right_sides_are_named() -> None:
+    matrix = laplacian(2)
+    for b, message in (
+        (np.ones(5), r"Invalid 'b' of shape \(5,\): must be of shape \(4,\) or \(4, 'any'\)"),
+        (np.ones((4, 1, 1)), r"Invalid 'b' of shape \(4, 1, 1\)"),
+        (tf.ones(4), "Invalid 'b' of dtype float32: must be of the matrix's dtype float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            solve(matrix, b)
+
+
+def test_no_memory_for_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(scipy.sparse.linalg, "splu", full)
+    with pytest.raises(ValueError, match=r"small enough for its factors to fit in memory. Use method='cg'"):
+        solve(laplacian(2), np.ones(4))
+
+
+@pytest.mark.parametrize("preconditioner", ["jacobi", "amg"])
+def test_no_convergence_says_how_far_it_came_and_what_to_try(preconditioner: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"relative residual \d\.\de[+-]\d\d after 2 iterations: must be converged to 1.0e-10 within 2 .* method='lu'"
+    ):
+        solve(laplacian(20), np.ones(400), method="cg", max_iterations=2, preconditioner=preconditioner)
+
+
+def test_failures_inside_functions() -> None:
+    matrix, b = laplacian(6), np.stack([np.ones(36), np.zeros(36)], axis=1)
+
+    def run(values: tf.Tensor, **options: Any) -> tf.Tensor:
+        return solve(matrix.with_values(values), b, **options)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid 'values' nan"):
+        tf.function(lambda v: run(v))(matrix.values * np.nan)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="exactly singular"):
+        tf.function(lambda v: run(v))(0 * matrix.values)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"not converged to 1e-10, or not positive definite. Try another preconditioner"):
+        tf.function(lambda v: run(v, method="cg", max_iterations=3))(matrix.values)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sparse_LU_runs_on_the_host_and_not_in_XLA"):
+        tf.function(lambda v: run(v, method="lu"), jit_compile=True)(matrix.values)
+    # XLA can raise nothing: the column that failed is NaN, the other one is right.
+    x = tf.function(lambda v: run(v, method="cg", max_iterations=3), jit_compile=True)(matrix.values)
+    np.testing.assert_array_equal(np.isnan(x), [[True, False]] * 36)
+
+
+def test_methods_declare_whether_they_compile() -> None:
+    assert not LU().xla and not Triangular(lower=True).xla
+    for kind in (ConjugateGradients, BiCGSTAB):
+        assert [kind(preconditioner=name).xla for name in krylov.PRECONDITIONERS] == [True, True, False, False]
