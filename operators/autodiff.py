@@ -33,6 +33,10 @@ def differentiable(
         inputs: Float or complex tensors.
     """
 
+    def back(at: Sequence[tf.Tensor], cotangents: Sequence[Any]) -> list[Any]:
+        # What a user gathers from a result comes back as IndexedSlices.
+        return list(pullback(at, outputs, [tf.convert_to_tensor(part) for part in cotangents]))
+
     if tf.executing_eagerly() and not record.could_possibly_record():
         return list(function(*inputs))  # nobody asks for a derivative: the records below would cost more than a small product
     # Recording goes on inside: the function may well use a tape of its own.
@@ -40,13 +44,13 @@ def differentiable(
 
     @tf.custom_gradient
     def evaluate(*inputs: tf.Tensor) -> tuple[Any, Any]:
-        return values, lambda *cotangents: tuple(pullback(inputs, outputs, cotangents))
+        return values, lambda *cotangents: tuple(back(inputs, cotangents))
 
     with record.stop_recording():
         outputs = list(evaluate(*inputs))
     record.record_operation(
         "Differentiable", outputs, list(inputs),
-        lambda *cotangents: list(pullback(inputs, outputs, cotangents)),
+        lambda *cotangents: back(inputs, cotangents),
         lambda *tangents: list(pushforward(inputs, outputs, tangents)),
     )  # fmt: skip
     return outputs

@@ -132,6 +132,22 @@ def test_forward_mode_from_outside_a_function_is_an_error_and_not_a_zero() -> No
         forward(tf.function(function), arguments)
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_a_gradient_that_arrives_for_some_rows_only(run: str) -> None:
+    """What is gathered from a result comes back as IndexedSlices."""
+    matrix, x = pattern(), random(2, (COLUMNS, WIDTH), "float64")
+    some = tf.constant([3, 0, 3])
+
+    def gradient(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(tf.gather(matrix @ x, some))
+        return tape.gradient(total, x)
+
+    expected = matrix.to_scipy()[[3, 0, 3]].sum(axis=0)
+    np.testing.assert_allclose(RUNS[run](gradient)(x), np.tile(expected[:, np.newaxis], WIDTH), atol=1e-14)
+
+
 def test_unknown_number_of_columns() -> None:
     matrix = pattern()
     traced = tf.function(matrix.matmat, input_signature=[tf.TensorSpec([COLUMNS, None], tf.float64)])

@@ -43,7 +43,7 @@ class Problem(NamedTuple):
         pattern: Of the matrix A.
         transposed: Whether A^T x = b is meant.
         tolerance: Of each column, |b - A x| / |b|.
-        most: Iterations, of all columns together.
+        most: Iterations of each column.
         preconditioner: One of `PRECONDITIONERS`.
     """
 
@@ -56,7 +56,14 @@ class Problem(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How an iteration ended: x [n, k], each column's relative residual [k], whether no sign of an indefinite matrix met it [k], and the count."""
+    """How an iteration ended.
+
+    Args:
+        x: [n, k].
+        residual: [k] true relative residuals.
+        definite: [k] whether no sign of a matrix that is not Hermitian positive definite was met (CG).
+        iterations: The most that a column took.
+    """
 
     x: Any
     residual: Any
@@ -239,23 +246,28 @@ def _ratio(a: tf.Tensor, b: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
 def iterate_on_host(problem: Problem, values: np.ndarray, b: np.ndarray) -> Outcome:
     """Run SciPy's loop, column by column."""
     matrix, apply = _operators(problem, values)
-    loop = {"cg": scipy.sparse.linalg.cg, "bicgstab": scipy.sparse.linalg.bicgstab}[problem.kind]
     precondition = scipy.sparse.linalg.LinearOperator(matrix.shape, apply, dtype=values.dtype)
-    watched = _watched(matrix) if problem.kind == "cg" else matrix
-    steps: list[int] = []
-    x, residual = np.zeros_like(b), np.zeros(b.shape[1], dtype=b.real.dtype)
+    x, residual, count = np.zeros_like(b), np.zeros(b.shape[1], dtype=b.real.dtype), 0
     for column in np.flatnonzero(np.any(b != 0, axis=0)):
         scale = np.abs(b[:, column]).max()
         scale *= np.linalg.norm(b[:, column] / scale)
-        right, found = b[:, column] / scale, x[:, column]
-        for _ in range(CYCLES):
-            left = max(problem.most - len(steps), 0)
-            found, _ = loop(watched, right, found, rtol=problem.tolerance, atol=0.0, maxiter=left, M=precondition, callback=lambda _: steps.append(1))
-            residual[column] = np.linalg.norm(right - matrix @ found)
-            if not residual[column] > problem.tolerance or len(steps) >= problem.most:
-                break
-        x[:, column] = found * scale
-    return Outcome(x, residual, np.ones(b.shape[1], dtype=bool), len(steps))
+        found, residual[column], steps = _cycles_on_host(problem, matrix, precondition, b[:, column] / scale)
+        x[:, column], count = found * scale, max(count, steps)
+    return Outcome(x, residual, np.ones(b.shape[1], dtype=bool), count)
+
+
+def _cycles_on_host(problem: Problem, matrix: Any, precondition: Any, b: np.ndarray) -> tuple[np.ndarray, float, int]:
+    """One unit right-hand side: its x, true residual and number of iterations."""
+    loop = {"cg": scipy.sparse.linalg.cg, "bicgstab": scipy.sparse.linalg.bicgstab}[problem.kind]
+    operator = _watched(matrix) if problem.kind == "cg" else matrix
+    x, residual, steps = np.zeros_like(b), 1.0, list[int]()
+    for _ in range(CYCLES):
+        left = problem.most - len(steps)
+        x, _ = loop(operator, b, x, rtol=problem.tolerance, atol=0.0, maxiter=left, M=precondition, callback=lambda _: steps.append(1))
+        residual = float(np.linalg.norm(b - matrix @ x))
+        if not residual > problem.tolerance or len(steps) >= problem.most:
+            break
+    return x, residual, len(steps)
 
 
 def _watched(matrix: Any) -> Any:
