@@ -6,8 +6,8 @@ import scipy.sparse
 import tensorflow as tf
 
 from geoinv.operators.sparse import CSRMatrix, SparseOperator
-from geoinv.operators.sparse.sizes import bucket
 from geoinv.operators.sparse.operator import apply
+from geoinv.operators.sparse.sizes import bucket
 
 
 def dense(dtype: str = "float64") -> np.ndarray:

@@ -86,10 +86,10 @@ def test_explain_shows_the_choice_and_its_traffic() -> None:
     lines = matrix.layout.explain().splitlines()
     assert len(lines) == 4 and lines[1].endswith("<- used")
     assert lines[1].split()[0] == "diagonals"
-    slots = 9 * 144  # a value each, beside x and the result; the others read a column number too
+    slots = 9 * 144  # a value each, beside x and the result; the others read a column number of two bytes too
     assert lines[1].split()[1] == str(slots)
     assert f"{(4 * slots + 2 * 4 * 144) / 1e6:.3f} MB" in lines[1]
-    assert f"{(8 * slots + 2 * 4 * 144) / 1e6:.3f} MB" in lines[2]
+    assert f"{(6 * slots + 2 * 4 * 144) / 1e6:.3f} MB" in lines[2]
     in_double = CSRMatrix.from_scipy(PATTERNS["stencil"]).layout.explain()
     assert f"{(8 * slots + 2 * 8 * 144) / 1e6:.3f} MB" in in_double
 

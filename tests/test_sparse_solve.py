@@ -17,7 +17,7 @@ from test_sparse_product import MODES, RUNS, assert_close, every_mode, random
 from geoinv.operators.grid import Grid
 from geoinv.operators.sparse import CSRMatrix, krylov
 from geoinv.operators.sparse.separable import SeparablePoisson
-from geoinv.operators.sparse.solve import LU, BiCGSTAB, ConjugateGradients, Method, Separable, Triangular, adjoint_solve, solve
+from geoinv.operators.sparse.solve import LU, Iterative, Method, Separable, Triangular, adjoint_solve, solve
 
 SIZE, WIDTH = 6, 2
 DTYPES = {"float32": 1e-4, "float64": 1e-9, "complex64": 1e-4, "complex128": 1e-9}
@@ -31,13 +31,13 @@ METHODS: dict[str, tuple[str | Method, str]] = {
     "upper": (Triangular(lower=False), "upper"),
     "auto triangular": ("auto", "upper"),
     "cg": ("cg", "definite"),
-    "cg plain": (ConjugateGradients(preconditioner=None), "definite"),
-    "cg ilu": (ConjugateGradients(preconditioner="ilu"), "definite"),
-    "cg amg": (ConjugateGradients(preconditioner="amg"), "definite"),
+    "cg plain": (Iterative("cg", preconditioner=None), "definite"),
+    "cg ilu": (Iterative("cg", preconditioner="ilu"), "definite"),
+    "cg amg": (Iterative("cg", preconditioner="amg"), "definite"),
     "bicgstab": ("bicgstab", "general"),
-    "bicgstab plain": (BiCGSTAB(preconditioner=None), "general"),
-    "bicgstab ilu": (BiCGSTAB(preconditioner="ilu"), "general"),
-    "bicgstab amg": (BiCGSTAB(preconditioner="amg"), "general"),
+    "bicgstab plain": (Iterative("bicgstab", preconditioner=None), "general"),
+    "bicgstab ilu": (Iterative("bicgstab", preconditioner="ilu"), "general"),
+    "bicgstab amg": (Iterative("bicgstab", preconditioner="amg"), "general"),
 }
 
 
@@ -103,12 +103,12 @@ DIFFERENTIATED: dict[str, tuple[Method, str]] = {
     "lu": (LU(), "general"),
     "lower": (Triangular(lower=True), "lower"),
     "upper": (Triangular(lower=False), "upper"),
-    "cg": (ConjugateGradients(tolerance=TIGHT), "definite"),
-    "cg ilu": (ConjugateGradients(tolerance=TIGHT, preconditioner="ilu"), "definite"),
-    "cg amg": (ConjugateGradients(tolerance=TIGHT, preconditioner="amg"), "definite"),
-    "bicgstab": (BiCGSTAB(tolerance=TIGHT), "general"),
-    "bicgstab ilu": (BiCGSTAB(tolerance=TIGHT, preconditioner="ilu"), "general"),
-    "bicgstab amg": (BiCGSTAB(tolerance=TIGHT, preconditioner="amg"), "general"),
+    "cg": (Iterative("cg", tolerance=TIGHT), "definite"),
+    "cg ilu": (Iterative("cg", tolerance=TIGHT, preconditioner="ilu"), "definite"),
+    "cg amg": (Iterative("cg", tolerance=TIGHT, preconditioner="amg"), "definite"),
+    "bicgstab": (Iterative("bicgstab", tolerance=TIGHT), "general"),
+    "bicgstab ilu": (Iterative("bicgstab", tolerance=TIGHT, preconditioner="ilu"), "general"),
+    "bicgstab amg": (Iterative("bicgstab", tolerance=TIGHT, preconditioner="amg"), "general"),
 }
 
 

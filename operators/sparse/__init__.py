@@ -1,7 +1,8 @@
-"""Sparse matrices with a static pattern and differentiable values."""
+"""Sparse matrices with a static pattern and differentiable values, their products, and ways to solve with them."""
 
-from .csr import CSRMatrix
+from .csr import CSRMatrix, Transpose
 from .operator import SparseOperator
 from .pattern import Pattern
+from .solve import LU, Iterative, Method, Separable, Triangular
 
-__all__ = ["CSRMatrix", "Pattern", "SparseOperator"]
+__all__ = ["LU", "CSRMatrix", "Iterative", "Method", "Pattern", "Separable", "SparseOperator", "Transpose", "Triangular"]

@@ -8,7 +8,7 @@ model and in x. The derivatives of products live in `product`, that of a solve i
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 import scipy.sparse
@@ -16,11 +16,9 @@ import tensorflow as tf
 
 from .. import checks
 from . import algebra, buckets, convert, product
+from . import solve as solving
 from .layout import Arranged, Choice
 from .pattern import Pattern
-
-if TYPE_CHECKING:
-    from .solve import Method
 
 DTYPES = (tf.float32, tf.float64, tf.complex64, tf.complex128)
 
@@ -207,22 +205,18 @@ class CSRMatrix:
         return product.put(product.take(self.values, places), self.indices[places], min(self.shape))
 
     def solve(
-        self, b: Any, *, method: "str | Method" = "auto", tolerance: float | None = None,
+        self, b: Any, *, method: str | solving.Method = "auto", tolerance: float | None = None,
         max_iterations: int | None = None, preconditioner: str | None = "jacobi",
     ) -> tf.Tensor:  # fmt: skip
         """The x of ``A x = b`` for b [rows] or [rows, k], differentiable in the values and in b. See `solve.solve`."""
-        from .solve import solve  # numba and SciPy's solvers are loaded by those who solve
-
-        return solve(self, b, method=method, tolerance=tolerance, max_iterations=max_iterations, preconditioner=preconditioner)
+        return solving.solve(self, b, method=method, tolerance=tolerance, max_iterations=max_iterations, preconditioner=preconditioner)
 
     def rsolve(
-        self, b: Any, *, method: "str | Method" = "auto", tolerance: float | None = None,
+        self, b: Any, *, method: str | solving.Method = "auto", tolerance: float | None = None,
         max_iterations: int | None = None, preconditioner: str | None = "jacobi",
     ) -> tf.Tensor:  # fmt: skip
         """The x of ``conj(A)^T x = b``, with the factors of `solve`. See `solve.adjoint_solve`."""
-        from .solve import adjoint_solve
-
-        return adjoint_solve(self, b, method=method, tolerance=tolerance, max_iterations=max_iterations, preconditioner=preconditioner)
+        return solving.adjoint_solve(self, b, method=method, tolerance=tolerance, max_iterations=max_iterations, preconditioner=preconditioner)
 
     @functools.cached_property
     def _loop(self) -> product.Loop | None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # a matrix offers these solves as methods
     from .csr import CSRMatrix
     from .separable import SeparablePoisson
 
-METHODS = ("auto", "lu", "triangular", "cg", "bicgstab")
+ITERATIVE = ("cg", "bicgstab")
+METHODS = ("auto", "lu", "triangular", *ITERATIVE)
 
 
 class Method(abc.ABC):
@@ -80,22 +81,23 @@ class Triangular(Method):
 
 @final
 @dataclass(frozen=True, eq=False)
-class ConjugateGradients(Method):
-    """Preconditioned conjugate gradients, for Hermitian positive definite matrices.
-
-    Under `jit_compile` nothing can be raised: a column that did not converge is NaN there.
+class Iterative(Method):
+    """A preconditioned Krylov iteration. Under `jit_compile` nothing can be raised: a column that did not converge is NaN there.
 
     Args:
+        kind: 'cg' for Hermitian positive definite matrices, 'bicgstab' for any invertible one that it converges for.
         tolerance: Relative residual of each column; 1e-10 by default, 1e-5 in single precision.
         max_iterations: Ten times the unknowns by default, at most 10 000.
         preconditioner: None or 'jacobi' (in TensorFlow), 'ilu' or 'amg' (on the host).
     """
 
+    kind: str
     tolerance: float | None = None
     max_iterations: int | None = None
     preconditioner: str | None = "jacobi"
 
     def __post_init__(self) -> None:
+        checks.choice("kind", self.kind, ITERATIVE)
         _check_iteration(self.tolerance, self.max_iterations, self.preconditioner)
 
     @property
@@ -104,28 +106,7 @@ class ConjugateGradients(Method):
 
     def solve(self, pattern: Pattern, values: tf.Tensor, b: tf.Tensor, transposed: bool) -> tf.Tensor:
         tolerance, most = _limits(self.tolerance, self.max_iterations, b)
-        return krylov.solve(krylov.Problem("cg", pattern, transposed, tolerance, most, self.preconditioner), values, b)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class BiCGSTAB(Method):
-    """Preconditioned BiCGSTAB, for any invertible matrix that it converges for; options as of `ConjugateGradients`."""
-
-    tolerance: float | None = None
-    max_iterations: int | None = None
-    preconditioner: str | None = "jacobi"
-
-    def __post_init__(self) -> None:
-        _check_iteration(self.tolerance, self.max_iterations, self.preconditioner)
-
-    @property
-    def xla(self) -> bool:
-        return self.preconditioner not in krylov.ON_HOST
-
-    def solve(self, pattern: Pattern, values: tf.Tensor, b: tf.Tensor, transposed: bool) -> tf.Tensor:
-        tolerance, most = _limits(self.tolerance, self.max_iterations, b)
-        return krylov.solve(krylov.Problem("bicgstab", pattern, transposed, tolerance, most, self.preconditioner), values, b)
+        return krylov.solve(krylov.Problem(self.kind, pattern, transposed, tolerance, most, self.preconditioner), values, b)
 
 
 @final
@@ -234,8 +215,8 @@ def _columns(matrix: "CSRMatrix", b: Any) -> tf.Tensor:
 def _method(matrix: "CSRMatrix", method: str | Method, tolerance: float | None, most: int | None, preconditioner: str | None) -> Method:
     if matrix.shape[0] != matrix.shape[1]:
         raise checks.invalid("matrix", f"of shape {matrix.shape}", "square for a solve", "For a least-squares solution solve A^H A x = A^H b.")
-    if method in ("cg", "bicgstab"):
-        return (ConjugateGradients if method == "cg" else BiCGSTAB)(tolerance, most, preconditioner)
+    if method in ITERATIVE:
+        return Iterative(str(method), tolerance, most, preconditioner)
     if (tolerance, most, preconditioner) != (None, None, "jacobi"):
         raise checks.invalid("method", repr(method), "'cg' or 'bicgstab' where a tolerance, max_iterations or preconditioner is given")
     return method if isinstance(method, Method) else _direct(matrix.pattern, checks.choice("method", method, METHODS))
