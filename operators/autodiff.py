@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import tensorflow as tf
 from tensorflow.python.eager import record  # no public name; tests/test_forward.py says at once if it moves
+from tensorflow.python.ops import control_flow_v2_func_graphs as branches  # nor this
 
 if TYPE_CHECKING:
     from .forward import ForwardOperator, Linearization
@@ -32,6 +33,7 @@ def differentiable(
         pushforward: (inputs, results, tangents) to the tangents of the results; itself made of differentiable functions.
         inputs: Float or complex tensors.
     """
+    inputs = tuple(tf.convert_to_tensor(part) for part in inputs)
 
     def back(at: Sequence[tf.Tensor], cotangents: Sequence[Any]) -> list[Any]:
         # What a user gathers from a result comes back as IndexedSlices.
@@ -39,6 +41,9 @@ def differentiable(
 
     if tf.executing_eagerly() and not record.could_possibly_record():
         return list(function(*inputs))  # nobody asks for a derivative: the records below would cost more than a small product
+    if not tf.executing_eagerly():
+        # Tensors of this graph: a tape may be recording in the backward graph of another one, whose tensors arrive uncaptured.
+        inputs = tuple(map(tf.identity, inputs))
     # Recording goes on inside: the function may well use a tape of its own.
     values = tuple(function(*map(tf.stop_gradient, inputs)))
 
@@ -54,6 +59,28 @@ def differentiable(
         lambda *tangents: list(pushforward(inputs, outputs, tangents)),
     )  # fmt: skip
     return outputs
+
+
+def in_graph(nest: Nest) -> Nest:
+    """Eager tensors as the graph that is being built may use them, also in the gradient of a loop or a branch.
+
+    The body of such a gradient does not take an eager tensor (TensorFlow's while_v2 loses it); it takes one of the function around
+    it, into which the tensor comes as an input.
+    """
+    if tf.executing_eagerly():
+        return nest
+    graph = tf.compat.v1.get_default_graph()
+    while isinstance(graph, (branches.CondBranchFuncGraph, branches.WhileBodyFuncGraph, branches.WhileCondFuncGraph)):
+        graph = graph.outer_graph
+    with graph.as_default():  # a small tensor becomes a constant of it
+        return tf.nest.map_structure(lambda leaf: graph.capture(leaf) if tf.is_tensor(leaf) and not tf.is_symbolic_tensor(leaf) else leaf, nest)
+
+
+def ensure_shape(tensor: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
+    """The tensor with a static shape, checked when it runs where it is not known before; derivatives pass in every mode."""
+    if tensor.shape.is_fully_defined() and tensor.shape.is_compatible_with(shape):
+        return tensor
+    return differentiable(lambda x: [tf.ensure_shape(x, shape)], lambda _, __, g: g, lambda _, __, d: d, tensor)[0]
 
 
 @final
@@ -78,39 +105,41 @@ class Recorded:
     def data(self) -> Nest:
         outputs = differentiable(
             lambda *_: tf.nest.flatten(self.derivative.data),
-            lambda _, __, cotangents: self._adjoint(cotangents),
-            lambda _, __, tangents: self._tangent(tangents),
+            lambda at, _, cotangents: self._adjoint(at, cotangents),
+            lambda at, _, tangents: self._tangent(at, tangents),
             *self.model,
         )
         return tf.nest.pack_sequence_as(self.operator.data_spec, outputs)
 
-    def _tangent(self, v: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        n = len(self.model)
+    def _tangent(self, model: Sequence[tf.Tensor], v: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        n = len(model)
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.pushforward(self._model(at[n:]))),
-            lambda at, _, u: [*self._bend(at[n:], u), *self._adjoint(u)],
+            lambda at, _, u: [*self._bend(at[:n], at[n:], u), *self._adjoint(at[:n], u)],
             _refuse,
-            *self.model, *v,
+            *model, *v,
         )  # fmt: skip
 
-    def _adjoint(self, w: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        n = len(self.model)
+    def _adjoint(self, model: Sequence[tf.Tensor], w: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        n = len(model)
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.pullback(self._data(at[n:]))),
-            lambda at, _, u: [*self._bend(u, at[n:]), *self._tangent(u)],
-            lambda at, _, d: [a + b for a, b in zip(self._bend(d[:n], at[n:]), self._adjoint(d[n:]), strict=True)],
-            *self.model, *w,
+            lambda at, _, u: [*self._bend(at[:n], u, at[n:]), *self._tangent(at[:n], u)],
+            lambda at, _, d: [
+                a + b for a, b in zip(self._bend(at[:n], d[:n], at[n:]), self._adjoint(at[:n], d[n:]), strict=True)
+            ],
+            *model, *w,
         )  # fmt: skip
 
-    def _bend(self, v: Sequence[tf.Tensor], w: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        n = len(self.model)
+    def _bend(self, model: Sequence[tf.Tensor], v: Sequence[tf.Tensor], w: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        n = len(model)
         if not self.operator.twice_differentiable:
             _refuse()
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.hessian_product(self._model(at[n : 2 * n]), self._data(at[2 * n :]))),
             _refuse,
             _refuse,
-            *self.model, *v, *w,
+            *model, *v, *w,
         )  # fmt: skip
 
     def _model(self, leaves: Sequence[tf.Tensor]) -> Nest:

@@ -78,13 +78,13 @@ CASES = {
 
 def main() -> int:
     options = parse()
-    if options.run:
-        return run_here(options)
     try:
         check(options)
     except ValueError as error:
         say(f"error: {error}")
         return 2
+    if options.run:
+        return run_here(options)
     outcomes = [run_case(name, options) for name in options.cases]
     return 0 if any(outcomes) and None not in outcomes else 1
 
@@ -104,7 +104,9 @@ def parse() -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> None:
     """Everything that can be wrong with the options, before anything runs."""
-    if not options.cases:
+    if options.run:
+        checks.choice("--run", options.run, tuple(CASES))
+    elif not options.cases:
         for name, case in CASES.items():
             say(f"  {name:14} {case.about}")
         raise checks.invalid("CASE", "missing", "one or more of those above")
@@ -114,8 +116,8 @@ def check(options: argparse.Namespace) -> None:
         checks.positive(f"--{name}", getattr(options, name))
     if options.peers and not options.peers.is_dir():
         raise checks.invalid("--peers", f"'{options.peers}'", "an existing folder")
-    if options.peer_python and not options.peer_python.is_file():
-        raise checks.invalid("--peer-python", f"'{options.peer_python}'", "a Python interpreter")
+    if options.peer_python and not (options.peer_python.is_file() and os.access(options.peer_python, os.X_OK)):
+        raise checks.invalid("--peer-python", f"'{options.peer_python}'", "a Python interpreter that can be run")
 
 
 # ------------------------------------------------------------------------------------------------------------ one case
@@ -181,7 +183,7 @@ def take_turns(case: str, commands: dict[str, list[str]], rounds: int) -> Iterat
             try:
                 yield from (line for line in execute(command) if line.case == case)
                 say(f"{time.perf_counter() - began:.0f} s")
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:  # it said so, or could not even be started
                 say(f"failed: {error}")
                 del left[label]
 

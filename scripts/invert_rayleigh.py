@@ -14,6 +14,8 @@ import argparse
 import os
 import sys
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +44,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         print(run(options.file, options.output, damping=options.damping, holdout=options.holdout, seed=options.seed)[1])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
@@ -80,15 +82,36 @@ def load(path: Path) -> Paths:
         raise checks.invalid("FILE.npz", f"'{path}'", "an archive of NumPy arrays")
     with np.load(path) as archive:
         missing = [name for name in NEEDED if name not in archive]
-        arrays = {name: archive[name] for name in NEEDED if name not in missing}
+        arrays = {name: numbers(archive, name) for name in NEEDED if name not in missing}
     if missing:
         raise checks.invalid("FILE.npz", f"'{path}' without {', '.join(missing)}", "an archive of all of these")
-    slowness, cells = checks.positive("slowness", arrays["slowness"]), checks.finite("grid_mesh", arrays["grid_mesh"])
+    slowness, cells, coordinates = vectors(arrays)
+    if arrays["R_indptr"].size == 0:
+        raise checks.invalid("R_indptr", "with 0 entries", "of one entry or more, the rows and one more")
     shares, roughness = (
         CSRMatrix.from_arrays(arrays[f"{name}_indptr"], arrays[f"{name}_indices"], checks.finite(f"{name}_data", arrays[f"{name}_data"]), shape)
         for name, shape in (("jac", (slowness.size, len(cells))), ("R", (arrays["R_indptr"].size - 1, len(cells))))
     )
-    return Paths(shares, roughness, slowness, checks.shape("station_coords", arrays["station_coords"], (slowness.size, 4)), cells)
+    return Paths(shares, roughness, slowness, coordinates, cells)
+
+
+def numbers(archive: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """An array of an archive; objects, which would have to be unpickled, and text are refused."""
+    try:
+        array = np.asarray(archive[name])
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise checks.invalid(name, "that cannot be read", "an array of numbers", f"Reading it failed: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise checks.invalid(name, f"of dtype {array.dtype}", "an array of real numbers")
+    return array
+
+
+def vectors(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The slowness [path], the cells [cell, 4] and the station coordinates [path, 4], finite and of these shapes."""
+    slowness, cells = checks.positive("slowness", arrays["slowness"]), checks.finite("grid_mesh", arrays["grid_mesh"])
+    checks.shape("slowness", slowness, (slowness.size,))
+    checks.shape("grid_mesh", cells, (*cells.shape[:1], 4))
+    return slowness, cells, checks.shape("station_coords", checks.finite("station_coords", arrays["station_coords"]), (slowness.size, 4))
 
 
 def invert(paths: Paths, weights: np.ndarray, damping: float) -> np.ndarray:
@@ -105,8 +128,14 @@ def run(file: Path, output: Path, *, damping: float = 0.015, holdout: float = 0.
 
     Returns:
         The model, and a summary to print.
+
+    Raises:
+        ValueError: Options out of range, an output that cannot be a directory, a bad archive; all before any work.
     """
-    damping = float(checks.positive("damping", damping))
+    damping = float(checks.positive("--damping", damping))
+    if seed < 0:
+        raise checks.invalid("--seed", seed, "0 or more")
+    check_directory(output)
     paths = load(file)
     held = held_out(paths.slowness.size, holdout, seed)
     slowness = invert(paths, np.ones(paths.slowness.size), damping)
@@ -120,11 +149,18 @@ def run(file: Path, output: Path, *, damping: float = 0.015, holdout: float = 0.
     return model, summary(paths, model, unseen.size, output)
 
 
+def check_directory(output: Path) -> None:
+    """Refuse a directory to write that is a file, or would be inside one."""
+    existing = next(part for part in (output, *output.absolute().parents) if part.exists())
+    if not existing.is_dir():
+        raise checks.invalid("--output", f"'{output}'", "a directory", f"'{existing}' is a file.")
+
+
 def held_out(count: int, holdout: float, seed: int) -> np.ndarray:
     """[path] True for those held out."""
-    number = round(holdout * count)
+    number = round(holdout * count) if np.isfinite(holdout) else 0
     if not 0 < number < count:
-        raise checks.invalid("holdout", holdout, f"a share that holds out some of {count} paths, but not all")
+        raise checks.invalid("--holdout", holdout, f"a share that holds out some of {count} paths, but not all")
     return np.isin(np.arange(count), np.random.default_rng(seed).permutation(count)[:number])
 
 

@@ -107,8 +107,9 @@ def test_a_wrong_result_is_no_figure() -> None:
 
 def test_calls_take_turns() -> None:
     turns: list[str] = []
-    times = load("benchmark_cases").timed({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
-    assert turns[:6] == list("ababab") and set(times) == {"a", "b"}
+    cases = load("benchmark_cases")
+    times = cases.timed({name: lambda name=name: turns.append(name) for name in "ab"}, 2 * cases.ROW)
+    assert turns[: 4 * cases.ROW] == (["a"] * cases.ROW + ["b"] * cases.ROW) * 2 and set(times) == {"a", "b"}
 
 
 # Peers
@@ -145,6 +146,17 @@ def test_a_peer_that_fails_is_named_once_and_left_out(main: Main, made_up: Path,
     assert "stock" not in out
     assert err.count("stock.py ... failed: no module of that name") == 1
     assert "made-up: not compared with rival.py: give the interpreter it is installed for, --peer-python" in err
+
+
+def test_a_peer_that_cannot_start_is_named_once_and_left_out(main: Main, made_up: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    python = made_up / "python"
+    python.write_bytes(b"no program")
+    python.chmod(0o755)
+    assert main("made-up", "--json", "--peers", made_up, "--peer-python", python, "--rounds", 2) == 0
+    out, err = capsys.readouterr()
+    assert (made_up / "turns").read_text().split() == ["ours", "stock"] * 2
+    assert "rival" not in out and '"geoinv vs stock"' in out
+    assert err.count("rival.py ... failed: [Errno 8] Exec format error") == 1
 
 
 def test_peers_do_not_run_at_another_size(main: Main, made_up: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +210,19 @@ def test_an_unknown_case_is_named(main: Main, capsys: pytest.CaptureFixture[str]
     assert main("sparse-1m", "sparse-2m") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: Invalid 'CASE' 'sparse-2m': must be one of 'sparse-1m', 'sparse-rays', 'gravity-32k'")
+
+
+def test_an_unknown_case_to_run_here_is_named(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--run", "nope") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Invalid '--run' 'nope': must be one of 'sparse-1m'")
+
+
+def test_an_interpreter_that_cannot_be_run_is_named(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "python").write_text("not executable")
+    assert main("sparse-1m", "--peer-python", tmp_path / "python") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: Invalid '--peer-python' '{tmp_path / 'python'}': must be a Python interpreter that can be run."
 
 
 def test_no_case_lists_them(main: Main, benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

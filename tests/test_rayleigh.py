@@ -14,7 +14,7 @@ from geoinv.datasets import netcdf
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "invert_rayleigh.py"
 FILE = Path(os.environ.get("GEOINV_DATA", "GEOINV_DATA-is-not-set")) / "australia-rayleigh-5s" / "sw_tomography.npz"
-SIDE, PATHS = 6, 300
+SIDE, PATHS, NAN = 6, 300, float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,19 @@ def test_path_lengths_are_great_circles(script: dict[str, Any], tmp_path: Path) 
     [
         ({"slowness": None, "R_data": None}, "without R_data, slowness"),
         ({"slowness": np.r_[0.0, np.ones(PATHS - 1)]}, "Invalid 'slowness' 0 at index 0: must be positive"),
-        ({"slowness": np.ones(5)}, "Invalid 'indptr' of length 301: must be of length 6"),
+        ({"slowness": np.ones(5)}, r"Invalid 'station_coords' of shape \(300, 4\): must be of shape \(5, 4\)"),
+        ({"slowness": np.ones(5), "station_coords": np.zeros((5, 4))}, "Invalid 'indptr' of length 301: must be of length 6"),
         ({"grid_mesh": np.zeros((10, 4))}, "Invalid 'indices'"),
         ({"station_coords": np.zeros((PATHS, 2))}, r"Invalid 'station_coords' of shape \(300, 2\)"),
+        ({"station_coords": np.full((PATHS, 4), np.nan)}, "Invalid 'station_coords' nan at index 0"),
+        ({"slowness": np.ones((PATHS, 1))}, r"Invalid 'slowness' of shape \(300, 1\): must be of shape \(300,\)"),
+        ({"grid_mesh": np.zeros((36, 2))}, r"Invalid 'grid_mesh' of shape \(36, 2\): must be of shape \(36, 4\)"),
+        ({"grid_mesh": np.zeros(36)}, r"Invalid 'grid_mesh' of shape \(36,\): must be of shape \(36, 4\)"),
+        ({"grid_mesh": np.float64(0)}, r"Invalid 'grid_mesh' of shape \(\)"),
+        ({"R_data": np.array([1.0, None])}, "Invalid 'R_data' that cannot be read: must be an array of numbers"),
+        ({"slowness": np.array(["a"] * PATHS)}, "Invalid 'slowness' of dtype <U1: must be an array of real numbers"),
+        ({"jac_data": np.array([1j])}, "Invalid 'jac_data' of dtype complex128"),
+        ({"R_indptr": np.zeros(0, int)}, "Invalid 'R_indptr' with 0 entries"),
     ],
 )
 def test_bad_archives_are_named(script: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -112,12 +122,20 @@ def test_bad_archives_are_named(script: dict[str, Any], tmp_path: Path, change: 
         script["load"](tmp_path / "paths.npz")
 
 
-@pytest.mark.parametrize("options", [{"damping": 0.0}, {"damping": float("nan")}, {"holdout": 1.0}, {"holdout": 0.0}])
-def test_bad_options_are_named(script: dict[str, Any], tmp_path: Path, options: dict[str, float]) -> None:
+@pytest.mark.parametrize("options", [{"damping": 0.0}, {"damping": NAN}, {"holdout": 1.0}, {"holdout": 0.0}, {"holdout": NAN}, {"seed": -1}])
+def test_bad_options_are_named(script: dict[str, Any], tmp_path: Path, options: dict[str, Any]) -> None:
     np.savez(tmp_path / "paths.npz", **made_up_paths())
-    with pytest.raises(ValueError, match=f"Invalid '{next(iter(options))}'"):
+    with pytest.raises(ValueError, match=f"Invalid '--{next(iter(options))}'"):
         script["run"](tmp_path / "paths.npz", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("output", ["taken", "taken/deeper"])
+def test_an_output_that_is_a_file_is_refused_before_the_archive_is_read(script: dict[str, Any], tmp_path: Path, output: str) -> None:
+    (tmp_path / "taken").write_text("kept")
+    with pytest.raises(ValueError, match=r"Invalid '--output'.*must be a directory"):
+        script["run"](tmp_path / "absent.npz", tmp_path / output)
+    assert (tmp_path / "taken").read_text() == "kept"
 
 
 def test_mistakes_end_in_one_line(

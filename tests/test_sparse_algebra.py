@@ -13,7 +13,7 @@ import scipy.sparse
 import tensorflow as tf
 from test_sparse_product import DTYPES, assert_close, every_mode, random
 
-from geoinv.operators.sparse import CSRMatrix, Pattern, algebra, buckets, convert
+from geoinv.operators.sparse import CSRMatrix, Pattern, algebra, buckets, convert, memory
 
 Function = Callable[..., tf.Tensor]
 HUGE = 2**40
@@ -189,6 +189,56 @@ def test_kept_results_go_with_their_patterns() -> None:
     assert [each() for each in watched] == [None] * 4
 
 
+def test_what_is_kept_is_made_without_holding_up_other_patterns() -> None:
+    a, b = matrix(0, (5, 4)).pattern, matrix(1, (5, 4)).pattern
+    inside, other_done, calls = threading.Event(), threading.Event(), []
+
+    @memory.kept
+    def slow(pattern: Pattern) -> bool:
+        calls.append(pattern)
+        if pattern is b:
+            return True
+        inside.set()
+        return other_done.wait(10)
+
+    found: list[bool] = []
+    threads = [threading.Thread(target=lambda: found.append(slow(a))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    inside.wait(10)
+    assert slow(b)
+    other_done.set()
+    for thread in threads:
+        thread.join()
+    assert found == [True, True] and len(calls) == 2
+
+
+def test_what_failed_is_tried_again() -> None:
+    pattern, tries = matrix(0, (5, 4)).pattern, []
+
+    def fails_once() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError
+        return 7
+
+    with pytest.raises(ValueError):
+        memory.recent("test", pattern, np.ones(2), fails_once)
+    assert [memory.recent("test", pattern, np.ones(2), fails_once) for _ in range(2)] == [7, 7]
+    assert len(tries) == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [True, 2, [1, 2], np.float32(1.5), np.arange(3, dtype=np.uint8), [tf.constant(1.0, tf.float64), 2.0], tf.Variable([1.0], dtype=tf.float64)],
+)
+def test_operands_become_tensors_of_the_dtype(given: Any) -> None:
+    tensor = algebra.of_dtype("x", given, tf.float64)
+    assert tf.is_tensor(tensor) and not isinstance(tensor, tf.Variable) and tensor.dtype == tf.float64
+    np.testing.assert_array_equal(tensor, np.asarray(given, float))
+    assert tf.is_tensor(given) or algebra.of_dtype("x", np.asarray(given), tf.complex64).dtype == tf.complex64
+
+
 @pytest.mark.parametrize("run", ["eager", "graph"])
 def test_the_gradient_of_selected_rows_is_indexed_slices(run: str) -> None:
     a, rows = matrix(0, (5, 4)), [4, 0, 0]
@@ -312,6 +362,8 @@ A, B, C = matrix(0, (5, 4)), matrix(1, (5, 4), "float32"), matrix(2, (4, 6))
         (lambda: algebra.multiply(B, C), "Invalid 'b' of dtype float64"),
         (lambda: algebra.scale(A, tf.constant(2.0)), "Invalid 'factor' of dtype float32: must be of the matrix's dtype float64"),
         (lambda: algebra.scale(A, 2j), "Invalid 'factor' of dtype complex128"),
+        (lambda: algebra.scale(A, tf.Variable(2.0)), "Invalid 'factor' of dtype float32"),
+        (lambda: algebra.scale(A, tf.sparse.eye(2)), "Invalid 'factor' of type SparseTensor: must be a dense tensor"),
         (lambda: algebra.scale(A, "2"), "Invalid 'factor' of dtype <U1"),
         (lambda: algebra.scale(A, [1.0, 2.0]), r"Invalid 'factor' of shape \(2,\): must be of shape \(\)"),
         (lambda: algebra.scale_rows(A, np.ones(4)), r"Invalid 'd' of shape \(4,\): must be of shape \(5,\)"),

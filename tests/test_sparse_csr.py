@@ -75,7 +75,7 @@ def test_empty_matrix() -> None:
     ("indptr", "indices", "message"),
     [
         ([0, 1], [0], "Invalid 'indptr' of length 2: must be of length 3"),
-        ([0, 2, 1], [0], "non-decreasing from 0 to 1"),
+        ([0, 2, 1], [0], "Invalid .indptr. 2, 1 at index 1: must be non-decreasing"),
         ([0, 1, 2], [0, 2], "Invalid 'indices' 2 at position 1: must be from 0 to 1"),
         ([0, 2, 2], [1, 0], "Invalid 'indices' 1, 0 in row 0: must be strictly increasing"),
     ],

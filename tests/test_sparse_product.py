@@ -125,11 +125,10 @@ def test_reverse_from_outside_a_compiled_function_with_blocks(monkeypatch: pytes
         assert_close(reverse(tf.function(function, jit_compile=True), arguments), reverse(twin, arguments), 1e-12)
 
 
-def test_forward_mode_from_outside_a_function_is_an_error_and_not_a_zero() -> None:
-    # TensorFlow's own limit: it cannot take a function with nested custom gradients forward. Open the accumulator inside.
-    function, _, arguments = cases("float64")["product"]
-    with pytest.raises(TypeError, match="InternalError"):
-        forward(tf.function(function), arguments)
+@pytest.mark.parametrize("run", ["graph", "xla"])
+def test_forward_mode_from_outside_a_function(run: str) -> None:
+    for function, twin, arguments in cases("float64").values():
+        assert_close(forward(RUNS[run](function), arguments), forward(twin, arguments), 1e-12)
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -1,7 +1,9 @@
 """Sparse solves and their derivatives against dense linear algebra, and how often they factorise and compile."""
 
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +69,9 @@ def laplacian(n: int, dtype: type = np.float64) -> CSRMatrix:
     return CSRMatrix.from_scipy(scipy.sparse.kronsum(line, line, format="csr").astype(dtype)).with_layout("padded rows")
 
 
+SPACED = laplacian(4)  # shared likewise
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_method_equals_dense(dtype: str) -> None:
     b = random(3, (SIZE, WIDTH), dtype)
@@ -119,7 +124,7 @@ def test_every_mode_equals_dense(name: str) -> None:
     assert_close(every_mode(function, arguments), every_mode(twin, arguments), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["lu", "lower", "cg", "bicgstab", "bicgstab amg"])
+@pytest.mark.parametrize("name", ["lu", "cg", "bicgstab"])
 def test_every_mode_inside_a_function(name: str) -> None:
     method, kind = DIFFERENTIATED[name]
     function, twin, arguments = twins(method, example(kind, "complex128"))
@@ -211,9 +216,9 @@ def test_one_factorisation_serves_columns_gradient_adjoint_and_calls(factorised:
 
 def test_few_factors_are_kept(factorised: list[int]) -> None:
     matrix = laplacian(3)
-    for factor in (1, 2, 3, 4, 1, 5, 1, 2):  # 5 displaces 2, which was used least recently
+    for factor in (1, 2, 1, 3, 1, 2):  # 3 displaces 2, which was used least recently: a factor may take gigabytes
         solve(matrix.with_values(factor * matrix.values), np.ones(9))
-    assert len(factorised) == 6
+    assert len(factorised) == 4
 
 
 def test_threads_share_one_factorisation(factorised: list[int]) -> None:
@@ -230,19 +235,50 @@ def test_threads_share_one_factorisation(factorised: list[int]) -> None:
 
 def test_iterations_compile_once_for_new_numbers_and_one_bucket_of_columns() -> None:
     matrix = laplacian(4)
-    before = krylov._iterate.experimental_get_tracing_count()
     for factor, columns in ((1.0, 17), (2.0, 18), (0.5, 17)):
         b = random(columns, (16, columns), "float64")
         x = solve(matrix.with_values(factor * matrix.values), b, method="cg", tolerance=1e-9 * factor, max_iterations=100 + columns)
         np.testing.assert_allclose(factor * (matrix @ x), b, atol=1e-7)
-    assert krylov._iterate.experimental_get_tracing_count() - before == 1
+    assert krylov._programs(matrix.pattern)["cg", False].experimental_get_tracing_count() == 1
 
 
-def test_unknown_number_of_columns() -> None:
-    matrix, b = laplacian(4), random(2, (16, 3), "float64")
-    for method in ("lu", "cg"):
-        traced = tf.function(lambda b, method=method: solve(matrix, b, method=method), input_signature=[tf.TensorSpec([16, None], tf.float64)])
-        np.testing.assert_allclose(matrix @ traced(b), b, atol=1e-8)
+def test_programs_go_with_their_pattern() -> None:
+    watched: list[Any] = []
+    for n in (1, 2, 3):
+        matrix = CSRMatrix.from_dense(np.eye(n))
+        problem = krylov.Problem("cg", matrix.pattern, False, 1e-10, 10, "jacobi")
+        outer = tf.function(lambda v, problem=problem: krylov.iterate(problem, v, v[:, tf.newaxis]).x)
+        traced = outer.get_concrete_function(matrix.values)  # nothing is compiled
+        program = krylov._programs(matrix.pattern)["cg", False]
+        assert program.experimental_get_tracing_count() == 1
+        assert program._omit_frequent_tracing_warning  # or TensorFlow takes several patterns for retracing
+        watched += [weakref.ref(each) for each in (program, *program._list_all_concrete_functions(), matrix.pattern)]
+    del matrix, problem, outer, traced, program
+    gc.collect()
+    assert [each() for each in watched] == [None] * 9
+
+
+@pytest.mark.parametrize("method", ["lu", "cg"])
+def test_shapes_known_when_a_function_runs(method: str) -> None:
+    matrix, b = SPACED, random(2, (16, 1), "float64")
+
+    def traced(*shape: int | None) -> Callable[[tf.Tensor], tf.Tensor]:
+        return tf.function(lambda b: solve(matrix, b, method=method), input_signature=[tf.TensorSpec(shape, tf.float64)])
+
+    expected = solve(matrix, b, method=method)
+    np.testing.assert_array_equal(traced(None, None)(b), expected)
+    vectors = traced(None)
+    np.testing.assert_array_equal(vectors(b[:, 0]), expected[:, 0])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[5\] is not compatible with expected shape \[16\]"):
+        vectors(b[:5, 0])
+
+
+@pytest.mark.parametrize("method", ["lu", "cg"])
+def test_a_variable_as_right_side(method: str) -> None:
+    matrix, b = SPACED, tf.Variable(random(2, (16,), "float64"))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(solve(matrix, b, method=method))
+    np.testing.assert_allclose(tape.gradient(total, b), np.linalg.solve(matrix.to_scipy().toarray(), np.ones(16)), rtol=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["cg", "bicgstab"])

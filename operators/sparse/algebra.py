@@ -9,41 +9,21 @@ tf.function and XLA, need no rule of their own:
     scaling     c = a * sampled(d, 1)              a row's factor at each of its entries
 """
 
-import threading
-import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from .. import checks
+from ..autodiff import ensure_shape
 from . import product
 from .layout import on_device
+from .memory import kept
 from .pattern import Pattern, by_place
 from .sizes import smallest_integer
 
 if TYPE_CHECKING:
     from .csr import CSRMatrix
-
-Result = TypeVar("Result")
-
-
-def kept(symbolic: Callable[..., Result]) -> Callable[..., Result]:
-    """A function of patterns that runs once for the same patterns; its results, which must not hold these, live as long as they do."""
-    tree: Any = weakref.WeakKeyDictionary()
-    lock = threading.RLock()
-
-    def once(*patterns: Pattern) -> Result:
-        with lock:
-            node = tree
-            for pattern in patterns[:-1]:
-                node = node.setdefault(pattern, weakref.WeakKeyDictionary())
-            if patterns[-1] not in node:
-                node[patterns[-1]] = symbolic(*patterns)
-            return node[patterns[-1]]
-
-    return once
 
 
 def add(a: "CSRMatrix", b: "CSRMatrix") -> "CSRMatrix":
@@ -202,15 +182,32 @@ def _same_kind(a: "CSRMatrix", b: "CSRMatrix") -> None:
         raise checks.invalid("b", f"of dtype {b.dtype.name}", f"of the other matrix's dtype {a.dtype.name}", "Cast its values with tf.cast.")
 
 
-def _operand(a: "CSRMatrix", name: str, given: Any, shape: tuple[int, ...]) -> tf.Tensor:
-    if not tf.is_tensor(given):
+def of_dtype(name: str, given: Any, dtype: tf.DType) -> tf.Tensor:
+    """What a user gives where a matrix's operand is meant, as a tensor of the matrix's dtype; the one rule of what is converted.
+
+    Args:
+        name: Of the operand, for the messages.
+        given: A tensor or a `tf.Variable`, which must have the dtype; or an array, a number, a list, which are converted to it.
+        dtype: Of the matrix.
+
+    Raises:
+        ValueError: A tensor of another dtype; complex numbers for a real matrix; what is no number.
+    """
+    if not any(tf.is_tensor(part) for part in tf.nest.flatten(given)):
         array = np.asarray(given)
-        if array.dtype.kind not in "biufc" or (array.dtype.kind == "c" and not a.dtype.is_complex):
-            raise checks.invalid(name, f"of dtype {array.dtype}", f"of the matrix's dtype {a.dtype.name}")
-        given = array.astype(a.dtype.as_numpy_dtype)
-    tensor = tf.convert_to_tensor(given)
-    if tensor.dtype != a.dtype:
-        raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {a.dtype.name}", "Cast it with tf.cast.")
+        if array.dtype.kind not in "biufc" or (array.dtype.kind == "c" and not dtype.is_complex):
+            raise checks.invalid(name, f"of dtype {array.dtype}", f"of the matrix's dtype {dtype.name}")
+        return tf.constant(array.astype(dtype.as_numpy_dtype))
+    if isinstance(given, tf.SparseTensor | tf.RaggedTensor):
+        raise checks.invalid(name, f"of type {type(given).__name__}", "a dense tensor or an array")
+    tensor = tf.convert_to_tensor(given)  # reads a variable, under a tape too
+    if tensor.dtype != dtype:
+        raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {dtype.name}", "Cast it with tf.cast.")
+    return tensor
+
+
+def _operand(a: "CSRMatrix", name: str, given: Any, shape: tuple[int, ...]) -> tf.Tensor:
+    tensor = of_dtype(name, given, a.dtype)
     if not tensor.shape.is_compatible_with(shape):
         raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {shape}")
-    return tensor if tensor.shape.is_fully_defined() else tf.reshape(tensor, shape)
+    return ensure_shape(tensor, shape)

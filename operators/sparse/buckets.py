@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from .algebra import kept
 from .convert import index
 from .entries import Entries
 from .layout import on_device
+from .memory import kept
 from .pattern import Pattern
 from .sizes import bucket
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from .. import checks
 from . import product
-from .pattern import Pattern, by_place
+from .pattern import Pattern, by_place, two_sizes
 from .sizes import smallest_integer
 
 if TYPE_CHECKING:
@@ -25,14 +25,15 @@ def from_coo(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> tu
     Args:
         rows: [entries] integers.
         columns: [entries] integers.
-        values: [entries] array or tensor, float or complex.
+        values: [entries] array or tensor, float or complex; integers become float64.
         shape: Numbers of rows and columns.
 
     Raises:
-        ValueError: Indices that are no integers, or out of range; arrays of different lengths.
+        ValueError: Indices that are no integers, or out of range; arrays of different lengths; a shape that is not two whole numbers.
     """
+    shape = two_sizes(shape)
     rows, columns = (index(name, given, size) for name, given, size in zip(("rows", "columns"), (rows, columns), shape, strict=True))
-    values = tf.convert_to_tensor(values)
+    values = _floating_tensor(values)
     count = values.shape.num_elements()
     if rows.size != columns.size or count not in (rows.size, None):
         raise checks.invalid("entries", f"of {rows.size} rows, {columns.size} columns, {count} values", "of one length")
@@ -41,7 +42,7 @@ def from_coo(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> tu
     sorted_rows, sorted_columns = (rows, columns) if order is None else (rows[order], columns[order])
     new = np.ones(rows.size, dtype=bool)
     new[1:] = (np.diff(sorted_rows) != 0) | (np.diff(sorted_columns) != 0)
-    counts = np.bincount(sorted_rows[new], minlength=max(shape[0], 0))
+    counts = np.bincount(sorted_rows[new], minlength=shape[0])
     pattern = Pattern(np.concatenate([[0], np.cumsum(counts)]), sorted_columns[new], shape)
     return pattern, _arranged(values, order, new)
 
@@ -73,6 +74,8 @@ def to_sparse_tensor(matrix: "CSRMatrix") -> tf.SparseTensor:
 def from_dense(matrix: Any) -> tuple[Pattern, tf.Tensor]:
     """The pattern and values of the nonzero entries of a dense matrix, differentiable in it; integers become float64.
 
+    Entries that are zero are not in the pattern: the derivative with respect to them is zero, whatever depends on the matrix.
+
     Args:
         matrix: [rows, columns] array, or a tensor whose entries are known.
 
@@ -87,7 +90,7 @@ def from_dense(matrix: Any) -> tuple[Pattern, tf.Tensor]:
     pattern = Pattern(indptr, columns, array.shape)
     if not tf.is_tensor(matrix):
         return pattern, tf.constant(_floating(array[rows, columns]))
-    return pattern, product.take(tf.reshape(matrix, [-1]), rows * array.shape[1] + columns)
+    return pattern, product.take(tf.reshape(_floating_tensor(matrix), [-1]), rows * array.shape[1] + columns)
 
 
 def from_scipy(matrix: Any, *, dtype: tf.DType | None = None) -> tuple[Pattern, tf.Tensor]:
@@ -98,11 +101,13 @@ def from_scipy(matrix: Any, *, dtype: tf.DType | None = None) -> tuple[Pattern, 
         dtype: Of the values; by default the matrix's own, or float64 for integers.
 
     Raises:
-        ValueError: A sparse array that is not two-dimensional.
+        ValueError: A sparse array that is not two-dimensional; a complex one for a real dtype.
     """
     csr = scipy.sparse.csr_array(matrix, copy=True)
     if csr.ndim != 2:
         raise checks.invalid("matrix", f"of shape {csr.shape}", "two-dimensional")
+    if csr.dtype.kind == "c" and dtype is not None and not tf.as_dtype(dtype).is_complex:
+        raise checks.invalid("matrix", f"of dtype {csr.dtype}", f"real, for values of dtype {tf.as_dtype(dtype).name}", "Pass matrix.real.")
     csr.sum_duplicates()
     return Pattern(csr.indptr, csr.indices, csr.shape), tf.constant(_floating(csr.data), dtype)
 
@@ -121,6 +126,7 @@ def index(name: str, given: Any, size: int) -> np.ndarray:
     array = _known(name, given).ravel()
     if array.size and array.dtype.kind not in "iu":
         raise checks.invalid(name, f"of dtype {array.dtype}", "integers")
+    size = min(size, 2**63)  # beyond, an unsigned index would become a negative one below
     if array.size and not 0 <= array.min() <= array.max() < size:
         raise checks.invalid(name, f"from {array.min()} to {array.max()}", f"from 0 to {size - 1}")
     return array.astype(np.int64)
@@ -135,6 +141,11 @@ def _known(name: str, given: Any) -> np.ndarray:
 
 def _floating(values: np.ndarray) -> np.ndarray:
     return values if values.dtype.kind in "fc" else values.astype(np.float64)
+
+
+def _floating_tensor(values: Any) -> tf.Tensor:
+    tensor = tf.convert_to_tensor(values)
+    return tf.cast(tensor, tf.float64) if tensor.dtype.is_integer or tensor.dtype.is_bool else tensor
 
 
 def _sorting(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:

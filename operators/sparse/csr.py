@@ -15,6 +15,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from .. import checks
+from ..autodiff import ensure_shape
 from . import algebra, buckets, convert, product
 from . import solve as solving
 from .layout import Arranged, Choice
@@ -24,7 +25,7 @@ DTYPES = (tf.float32, tf.float64, tf.complex64, tf.complex128)
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CSRMatrix:
     """A sparse matrix with a static pattern and differentiable values.
 
@@ -47,7 +48,13 @@ class CSRMatrix:
             raise checks.invalid("values", f"of dtype {values.dtype.name}", "of dtype " + ", ".join(dtype.name for dtype in DTYPES))
         if not values.shape.is_compatible_with([self.pattern.nnz]):
             raise checks.invalid("values", f"of shape {tuple(values.shape)}", f"of shape {(self.pattern.nnz,)}, one for each entry")
-        object.__setattr__(self, "values", values if values.shape.is_fully_defined() else tf.reshape(values, [self.pattern.nnz]))
+        object.__setattr__(self, "values", ensure_shape(values, [self.pattern.nnz]))
+
+    def __repr__(self) -> str:
+        return f"CSRMatrix({self.shape[0]} x {self.shape[1]}, {self.nnz} entries, {self.dtype.name})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CSRMatrix, (self.pattern, np.array(self.values))
 
     @classmethod
     def from_arrays(cls, indptr: np.ndarray, indices: np.ndarray, values: Any, shape: tuple[int, int]) -> "CSRMatrix":
@@ -118,7 +125,10 @@ class CSRMatrix:
         return CSRMatrix(pattern, self.values)
 
     def with_values(self, values: Any) -> "CSRMatrix":
-        """The same pattern with other values [nnz]; costs nothing."""
+        """The same pattern with other values [nnz]; costs nothing.
+
+        A `tf.Variable` is read here, once: give it anew within each tape, or each call of a layer.
+        """
         return CSRMatrix(self.pattern, values)
 
     def to_scipy(self) -> scipy.sparse.csr_array:
@@ -158,11 +168,11 @@ class CSRMatrix:
         """``A x`` for x [columns] or [..., columns, k]; for another matrix, the sparse ``A B``."""
         return _times(self, other)
 
-    def __add__(self, other: "CSRMatrix") -> "CSRMatrix":
-        return algebra.add(self, other)
+    def __add__(self, other: "CSRMatrix | Transpose") -> "CSRMatrix":
+        return algebra.add(self, _as_csr(other))
 
-    def __sub__(self, other: "CSRMatrix") -> "CSRMatrix":
-        return algebra.add(self, -other)
+    def __sub__(self, other: "CSRMatrix | Transpose") -> "CSRMatrix":
+        return algebra.add(self, -_as_csr(other))
 
     def __neg__(self) -> "CSRMatrix":
         return self.with_values(-self.values)
@@ -196,7 +206,7 @@ class CSRMatrix:
             y: [rows] or [rows, k].
             x: [columns] or [columns, k]; products are summed over k.
         """
-        rank = len(np.shape(x))
+        rank = len(_known_rank("x", x if tf.is_tensor(x) else np.asarray(x)))
         return product.sampled_product(self.pattern, _operand(self, "y", y, 0, rank), _operand(self, "x", x, 1, rank))
 
     def diagonal(self) -> tf.Tensor:
@@ -294,21 +304,34 @@ class Transpose:
 
 def _times(matrix: CSRMatrix | Transpose, other: Any) -> Any:
     if isinstance(other, CSRMatrix | Transpose):
-        return algebra.multiply(*(each if isinstance(each, CSRMatrix) else each.to_csr() for each in (matrix, other)))
-    return matrix.matvec(other) if len(np.shape(other)) == 1 else matrix.matmat(other)
+        return algebra.multiply(_as_csr(matrix), _as_csr(other))
+    if scipy.sparse.issparse(other):
+        raise checks.invalid("x", "that is a SciPy sparse matrix", "an array, a tensor or a CSRMatrix", "Convert it with CSRMatrix.from_scipy.")
+    x = other if tf.is_tensor(other) or isinstance(other, tf.Variable) else np.asarray(other)
+    return matrix.matvec(x) if len(_known_rank("x", x)) == 1 else matrix.matmat(x)
+
+
+def _as_csr(matrix: Any) -> Any:
+    return matrix.to_csr() if isinstance(matrix, Transpose) else matrix
+
+
+def _known_rank(name: str, x: Any) -> Any:
+    """The shape of what has a known number of axes."""
+    if tf.is_tensor(x) and x.shape.rank is None:
+        raise checks.invalid(name, "of unknown rank", "of known rank while a function is traced", "Give its shape with tf.ensure_shape.")
+    return x.shape
 
 
 def _operand(matrix: CSRMatrix | Transpose, name: str, operand: Any, axis: int | None, rank: int | None = None) -> tf.Tensor:
     """A tensor of the matrix's dtype with as many entries along its row axis as the matrix along `axis`, or as it has values."""
-    tensor = operand if tf.is_tensor(operand) else tf.convert_to_tensor(operand, matrix.dtype)
-    if tensor.dtype != matrix.dtype:
-        raise checks.invalid(name, f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {matrix.dtype.name}", "Cast it with tf.cast.")
-    rank = rank or max(len(tensor.shape), 2)
+    tensor = algebra.of_dtype(name, operand, matrix.dtype)
+    rank = rank or max(len(_known_rank(name, tensor)), 2)
     size = matrix.nnz if axis is None else matrix.shape[axis]
     expected = (size,) if rank == 1 else (*["any"] * (rank - 2), size, "any")
-    if not tensor.shape.is_compatible_with([None if length == "any" else length for length in expected]):
+    shape = [length if isinstance(length, int) else None for length in expected]
+    if not tensor.shape.is_compatible_with(shape):
         raise checks.invalid(name, f"of shape {tuple(tensor.shape)}", f"of shape {expected}")
-    return tensor
+    return ensure_shape(tensor, shape)
 
 
 def _columnwise(times: Any, x: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 import tensorflow as tf
 
-from .layout import Layout, Plan, Slots
+from .layout import Indices, Layout, Plan, Slots
 
 #: More diagonals than this are no stencil: each is an operation of the compiled program.
 MOST = 64
@@ -31,7 +31,11 @@ class Diagonals(Layout):
     offsets: tuple[int, ...]
     places: np.ndarray
 
-    def run(self, slots: Slots, x: tf.Tensor) -> tf.Tensor:
+    @property
+    def indices(self) -> tuple[()]:
+        return ()
+
+    def run(self, indices: Indices, slots: Slots, x: tf.Tensor) -> tf.Tensor:
         rows = self.shape[0]
         terms = []
         for k, part in enumerate(self._shifted(x)):
@@ -44,8 +48,8 @@ class Diagonals(Layout):
         """x[i + offset] for each row i and diagonal; anything where that is outside, since the diagonal is zero there."""
         rows, columns = self.shape
         if len(x.shape) == 2:
-            # Out of range, a compiled gather clips. Copying x with a margin would cost as much as the whole product.
-            return [tf.gather(x, tf.range(rows) + offset) for offset in self.offsets]
+            # Copying x with a margin, as below, would cost as much as the whole product.
+            return [tf.gather(x, tf.clip_by_value(tf.range(rows) + offset, 0, columns - 1)) for offset in self.offsets]
         before, after = max(0, -min(self.offsets)), max(0, rows + max(self.offsets) - columns)
         padded = tf.pad(x, [[before, after]])
         return [padded[before + offset : before + offset + rows] for offset in self.offsets]

@@ -5,12 +5,8 @@ asks for A^T x = b, never conjugated.
 """
 
 import functools
-import hashlib
-import threading
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -20,10 +16,9 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from .. import checks
+from .memory import kept, recent
 from .pattern import Pattern
 
-#: How many factorisations (or preconditioners) of one pattern are kept, the most recently used ones.
-KEPT = 4
 #: A matrix is refused when its reciprocal condition is below this many times the rounding unit of its dtype.
 SINGULAR = 4
 
@@ -31,59 +26,14 @@ T = TypeVar("T")
 Solve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def per_pattern(function: Callable[[Pattern], T]) -> Callable[[Pattern], T]:
-    """Remember what a function says of a pattern for as long as that pattern lives."""
-    known: weakref.WeakKeyDictionary[Pattern, T] = weakref.WeakKeyDictionary()
-    lock = threading.Lock()
-
-    @functools.wraps(function)
-    def remembered(pattern: Pattern) -> T:
-        with lock:
-            if pattern not in known:
-                known[pattern] = function(pattern)
-            return known[pattern]
-
-    return remembered
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Recent:
-    """The few things made last, by key; safe among threads, which wait for one another rather than make a thing twice."""
-
-    made: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gave for this key, or gives now."""
-        with self.lock:
-            if key not in self.made:
-                self.made[key] = make()
-            self.made.move_to_end(key)
-            while len(self.made) > KEPT:
-                self.made.popitem(last=False)
-            return self.made[key]
-
-
-@per_pattern
-def _recent(_: Pattern) -> Recent:
-    return Recent()
-
-
-def kept(kind: str, pattern: Pattern, values: np.ndarray, make: Callable[[], T]) -> T:
-    """What `make` makes of these very values on this pattern, kept with the `KEPT` last ones."""
-    digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
-    return _recent(pattern).get((kind, values.dtype.str, digest), make)
-
-
-@per_pattern
+@kept
 def symmetric(pattern: Pattern) -> bool:
     """Whether (j, i) is an entry wherever (i, j) is."""
     other = pattern.transpose
     return np.array_equal(pattern.indptr, other.indptr) and np.array_equal(pattern.indices, other.indices)
 
 
-@per_pattern
+@kept
 def _triangles(pattern: Pattern) -> tuple[bool, bool]:
     return bool(np.all(pattern.indices >= pattern.rows)), bool(np.all(pattern.indices <= pattern.rows))
 
@@ -93,7 +43,7 @@ def is_triangular(pattern: Pattern, lower: bool) -> bool:
     return _triangles(pattern)[lower]
 
 
-@per_pattern
+@kept
 def missing_diagonal(pattern: Pattern) -> np.ndarray:
     """The rows of a square pattern that have no entry on the diagonal."""
     present = np.zeros(pattern.shape[0], dtype=bool)
@@ -153,7 +103,7 @@ def lu_solve(pattern: Pattern, transposed: bool, values: np.ndarray, b: np.ndarr
     """
 
     def solve(values: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return kept("lu", pattern, values, lambda: factorize(pattern, values)).solve(b, transposed)
+        return recent("lu", pattern, values, lambda: factorize(pattern, values)).solve(b, transposed)
 
     if b.size == 0:
         return b
@@ -164,14 +114,18 @@ def lu_solve(pattern: Pattern, transposed: bool, values: np.ndarray, b: np.ndarr
 def factorize(pattern: Pattern, values: np.ndarray) -> Factor:
     """Scale and factorise a square matrix; refuse one that is singular to rounding."""
     checks.finite("values", values, dtype=values.dtype)
-    matrix, rows, columns = _scaled(pattern, values)
-    lu = host_factors(pattern, lambda: scipy.sparse.linalg.splu(matrix, **ordering(pattern)))
-    condition = _reciprocal_condition(matrix, lu)
-    limit = SINGULAR * np.finfo(values.dtype).eps
+    scaled, rows, columns = _scaled(pattern, values)
+    lu = host_factors(pattern, lambda: scipy.sparse.linalg.splu(compressed_columns(pattern, scaled), **ordering(pattern)))
+    _regular(_reciprocal_condition(pattern, scaled, lu.solve), values.dtype)
+    return Factor(lu, rows, columns)
+
+
+def _regular(condition: float, dtype: np.dtype) -> None:
+    """Refuse a matrix of this reciprocal condition if it is singular to rounding."""
+    limit = SINGULAR * np.finfo(dtype).eps
     if not condition >= limit:
         given = f"singular to rounding, with a reciprocal condition of about {condition:.1e}"
-        raise checks.invalid("matrix", given, f"above {limit:.1e} for {values.dtype}", _REGULAR)
-    return Factor(lu, rows, columns)
+        raise checks.invalid("matrix", given, f"above {limit:.1e} for {dtype}", _REGULAR)
 
 
 def ordering(pattern: Pattern) -> dict[str, Any]:
@@ -205,13 +159,13 @@ def compressed_columns(pattern: Pattern, values: np.ndarray) -> scipy.sparse.csc
     return scipy.sparse.csc_array((values[pattern.permutation], columns.indices, columns.indptr), shape=pattern.shape)
 
 
-def _scaled(pattern: Pattern, values: np.ndarray) -> tuple[scipy.sparse.csc_array, np.ndarray, np.ndarray]:
-    """``R A C`` in compressed columns, R and C powers of two, hence without rounding."""
+def _scaled(pattern: Pattern, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values of ``R A C``, and R and C: powers of two, hence without rounding."""
     rows, columns = _exponents(pattern, np.abs(values))
     limit = np.finfo(values.dtype).maxexp - 2
     powers = np.ldexp(values.real.dtype.type(1), np.clip(rows[pattern.rows] + columns[pattern.indices], -limit, limit))
     outer = (np.ldexp(values.real.dtype.type(1), np.clip(part, -limit, limit))[:, None] for part in (rows, columns))
-    return compressed_columns(pattern, values * powers), *outer
+    return values * powers, *outer
 
 
 def _exponents(pattern: Pattern, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,36 +186,37 @@ def _means(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(groups, values, count) / np.maximum(np.bincount(groups, minlength=count), 1)
 
 
-def _reciprocal_condition(matrix: scipy.sparse.csc_array, lu: Any) -> float:
-    """1 / (|A| |A^-1|) in the 1-norm, |A^-1| estimated from below by a few solves.
+def _reciprocal_condition(pattern: Pattern, values: np.ndarray, solve: Callable[[np.ndarray, str], np.ndarray]) -> float:
+    """1 / (|A| |A^-1|) in the 1-norm, |A^-1| estimated from below by a few solves with A ("N") and its adjoint ("H").
 
     Source: Higham (1988), "FORTRAN codes for estimating the one-norm of a real or complex matrix", ACM TOMS 14, with its
     alternating vector. Unlike SciPy's block version it draws no random numbers.
     """
-    n, largest = matrix.shape[0], 0.0
-    x = np.full(n, 1 / n, dtype=matrix.dtype)
+    n, largest = pattern.shape[0], 0.0
+    x = np.full(n, 1 / n, dtype=values.dtype)
     for _ in range(5):
-        y = lu.solve(x)
+        y = solve(x, "N")
         size = np.abs(y)
         largest = max(largest, float(size.sum())) if np.all(np.isfinite(size)) else np.inf
         if not np.isfinite(largest):
             return 0.0
-        z = lu.solve(np.divide(y, size, out=np.ones_like(y), where=size > 0), "H")
+        z = solve(np.divide(y, size, out=np.ones_like(y), where=size > 0), "H")
         place = int(np.argmax(np.abs(z)))
         if np.abs(z[place]) <= np.real(np.vdot(z, x)):
             break
-        x = np.zeros(n, dtype=matrix.dtype)
+        x = np.zeros(n, dtype=values.dtype)
         x[place] = 1
-    alternating = ((-1.0) ** np.arange(n) * (1 + np.arange(n) / max(n - 1, 1))).astype(matrix.dtype)
-    largest = max(largest, 2 * float(np.abs(lu.solve(alternating)).sum()) / (3 * n))
-    return 1 / (largest * float(np.abs(matrix).sum(axis=0).max()))
+    alternating = ((-1.0) ** np.arange(n) * (1 + np.arange(n) / max(n - 1, 1))).astype(values.dtype)
+    largest = max(largest, 2 * float(np.abs(solve(alternating, "N")).sum()) / (3 * n))
+    return 1 / (largest * float(np.bincount(pattern.indices, np.abs(values)).max()))
 
 
 def triangular_solve(pattern: Pattern, lower: bool, transposed: bool, values: np.ndarray, b: np.ndarray) -> np.ndarray:
     """x of ``A x = b`` for a lower or upper triangular A and b [n, k], by substitution.
 
     Raises:
-        ValueError: A zero or missing diagonal entry; values or b not finite; a result that overflows.
+        ValueError: A zero or missing diagonal entry; a matrix that is singular to rounding, as for `lu_solve`; values or b not finite;
+            a result that overflows.
     """
     finite_entries(values, b)
     missing = missing_diagonal(pattern)
@@ -270,11 +225,31 @@ def triangular_solve(pattern: Pattern, lower: bool, transposed: bool, values: np
     zero = np.flatnonzero(values[pattern.rows == pattern.indices] == 0)
     if zero.size:
         raise checks.invalid("matrix", f"with a zero on the diagonal in row {zero[0]}", "without one for a triangular solve: it is singular")
+
+    def solve(values: np.ndarray, b: np.ndarray) -> np.ndarray:
+        # A full diagonal says little: that of eye(60) - 2 triu(ones, 1) is one, and its inverse has entries of 3^58.
+        _regular(recent("triangle", pattern, values, lambda: _condition_of_triangle(pattern, lower, values)), values.dtype)
+        return _substituted(pattern, lower, transposed, values, b)
+
+    return _without_overflow(unconjugated(solve)(values, b)) if b.size else b
+
+
+def _condition_of_triangle(pattern: Pattern, lower: bool, values: np.ndarray) -> float:
+    scaled, _, _ = _scaled(pattern, values)
+
+    def solve(b: np.ndarray, kind: str) -> np.ndarray:
+        factor = scaled if kind == "N" else scaled.conj()
+        return _substituted(pattern, lower, kind != "N", factor, b[:, None])[:, 0]
+
+    return _reciprocal_condition(pattern, scaled, solve)
+
+
+def _substituted(pattern: Pattern, lower: bool, transposed: bool, values: np.ndarray, b: np.ndarray) -> np.ndarray:
     x = np.array(b, order="C")
     gather, scatter = _substitutions()
     # By columns of the transpose, which are the rows at hand, the sweep runs the other way.
     (scatter if transposed else gather)(pattern.indptr, pattern.indices, np.array(values), x, lower != transposed)
-    return _without_overflow(x)
+    return x
 
 
 def _without_overflow(x: np.ndarray) -> np.ndarray:

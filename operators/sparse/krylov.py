@@ -6,6 +6,9 @@ both, when the recurrence says that it has converged the true residual is comput
 starts from it: what is answered has the residual that was asked for. Nothing here knows of derivatives (see `solve`).
 """
 
+import functools
+import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +18,10 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from .. import checks
-from .factorization import compressed_columns, finite_entries, host_factors, kept, on_host, ordering, symmetric, unconjugated
-from .layout import on_device
+from ..autodiff import in_graph
+from .factorization import compressed_columns, finite_entries, host_factors, on_host, ordering, symmetric, unconjugated
+from .layout import compiled, on_device
+from .memory import kept, recent
 from .pattern import Pattern
 from .product import conj
 from .sizes import pad_columns
@@ -96,7 +101,8 @@ def solve(problem: Problem, values: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         if not bool(tf.reduce_all(converged)):
             raise _failure(problem, values.numpy(), b.numpy(), outcome)
         return outcome.x
-    message = f"Invalid solve by {problem.kind}: not converged to {problem.tolerance:g}, or not positive definite. {_ADVICE} Relative residuals:"
+    doubt = "not positive definite" if problem.kind == "cg" else "singular"
+    message = f"Invalid 'solve' by {problem.kind}: not converged to {problem.tolerance:g}, or the matrix is {doubt}. {_ADVICE} Relative residuals:"
     return guarded(outcome.x, converged, message, outcome.residual)
 
 
@@ -116,26 +122,52 @@ def iterate(problem: Problem, values: tf.Tensor, b: tf.Tensor) -> Outcome:
     tolerance = tf.constant(tolerance, b.dtype.real_dtype)
     columns = tf.shape(b)[1] if b.shape[1] is None else b.shape[1]
     inverse = _inverse_diagonal(pattern, values) if preconditioner == "jacobi" else tf.ones([pattern.shape[0], 1], b.dtype)
-    x, residual, definite, count = _iterate(kind, pattern, transposed, values, inverse, pad_columns(b), tolerance, tf.constant(most))
+    x, residual, definite, count = _programs(pattern)[kind, transposed](
+        _tensors(problem), values, inverse, pad_columns(b), tolerance, tf.constant(most)
+    )
     return Outcome(tf.ensure_shape(x[:, :columns], b.shape), residual[:columns], definite[:columns], count)
 
 
-# Patterns are arguments that TensorFlow keys by identity and holds weakly: a program goes when its pattern does.
-@tf.function(jit_compile=True, autograph=False)
+@kept
+def _programs(pattern: Pattern) -> dict[tuple[str, bool], Any]:
+    """The compiled loops of one pattern, by kind and transposition. They go with it: their bodies hold it weakly."""
+    of = weakref.ref(pattern)
+    kinds = itertools.product(("cg", "bicgstab"), (False, True))
+    return {key: compiled(functools.partial(_iterate, of, *key)) for key in kinds}
+
+
+def _tensors(problem: Problem) -> Any:
+    """What a loop reads of its pattern: the layout's tensors and, for CG, where each entry's mirror image is."""
+    pattern = problem.pattern
+    layout = pattern.transposed_layout if problem.transposed else pattern.choice.layout
+    return in_graph((layout.tensors, (on_device(pattern.permutation),) if problem.kind == "cg" else ()))
+
+
 def _iterate(
-    kind: str, pattern: Pattern, transposed: bool, values: tf.Tensor, inverse: tf.Tensor, b: tf.Tensor, tolerance: tf.Tensor, most: tf.Tensor
+    of: weakref.ref[Pattern],
+    kind: str,
+    transposed: bool,
+    tensors: Any,
+    values: tf.Tensor,
+    inverse: tf.Tensor,
+    b: tf.Tensor,
+    tolerance: tf.Tensor,
+    most: tf.Tensor,
 ) -> Outcome:
+    pattern = of()
+    assert pattern is not None  # it is the caller's
     cycle = {"cg": _conjugate_gradients, "bicgstab": _stabilized}[kind]
     layout = pattern.transposed_layout if transposed else pattern.choice.layout
-    arranged = layout.arrange(values)  # once, not in every iteration
-    possible = _hermitian_tensor(pattern, values) if kind == "cg" else tf.reduce_all(tf.abs(values) < np.inf)
+    (places, indices), mirrored = tensors
+    arranged = layout.run_arrange(places, values)  # once, not in every iteration
+    possible = _hermitian_tensor(mirrored[0], values) if kind == "cg" else tf.reduce_all(tf.abs(values) < np.inf)
     # Squares of small numbers must not underflow: a right-hand side in SI units may well be 1e-25.
     size = _nonzero(tf.reduce_max(tf.abs(b), axis=0))
     scale = size * _nonzero(_norm(b / tf.cast(size, b.dtype)))
     b = b / tf.cast(scale, b.dtype)
 
     def multiply(v: tf.Tensor) -> tf.Tensor:
-        return layout.multiply_arranged(arranged, v)
+        return layout.run_arranged(indices, arranged, v)
 
     def unfinished(count: tf.Tensor, cycles: tf.Tensor, x: tf.Tensor, r: tf.Tensor, definite: tf.Tensor) -> tf.Tensor:
         return (count < most) & (cycles < CYCLES) & tf.reduce_any(definite & (_norm(r) > tolerance))
@@ -207,14 +239,14 @@ def _stabilized(
 
 def _inverse_diagonal(pattern: Pattern, values: tf.Tensor) -> tf.Tensor:
     """[n, 1] reciprocal diagonal, 1 where it is zero or missing."""
-    rows, columns = pattern.entries.rows, pattern.entries.columns
+    rows, columns, _ = in_graph(pattern.entries)
     on = tf.where(rows == tf.cast(columns, rows.dtype), values, tf.zeros_like(values))
     diagonal = tf.math.unsorted_segment_sum(on, rows, pattern.shape[0])
     return tf.where(diagonal == 0, tf.ones_like(diagonal), 1 / diagonal)[:, tf.newaxis]
 
 
-def _hermitian_tensor(pattern: Pattern, values: tf.Tensor) -> tf.Tensor:
-    difference = tf.abs(values - conj(tf.gather(values, on_device(pattern.permutation))))
+def _hermitian_tensor(mirrored: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    difference = tf.abs(values - conj(tf.gather(values, mirrored)))
     return tf.reduce_all(difference <= _ASYMMETRY * _epsilon(values.dtype) * tf.reduce_max(tf.abs(values)))
 
 
@@ -289,12 +321,12 @@ def _operators(problem: Problem, values: np.ndarray) -> tuple[Any, Callable[[np.
         raise _not_positive("that is not Hermitian")
     matrix = scipy.sparse.csr_array((values, pattern.indices, pattern.indptr), shape=pattern.shape)
     if preconditioner == "ilu":
-        incomplete = kept("ilu", pattern, values, lambda: _incomplete(pattern, values))
+        incomplete = recent("ilu", pattern, values, lambda: _incomplete(pattern, values))
         if kind == "cg":  # whose preconditioner must be Hermitian: that part of it
             return matrix, lambda r: (incomplete.solve(r) + incomplete.solve(r, "H")) / 2
         return matrix.T if transposed else matrix, lambda r: incomplete.solve(r, "T" if transposed else "N")
     matrix = matrix.T.tocsr() if transposed else matrix
-    levels = kept(f"amg {kind} {transposed}", pattern, values, lambda: _multigrid(matrix, "hermitian" if kind == "cg" else "nonsymmetric"))
+    levels = recent(f"amg {kind} {transposed}", pattern, values, lambda: _multigrid(matrix, "hermitian" if kind == "cg" else "nonsymmetric"))
     return matrix, levels.aspreconditioner().matvec
 
 
@@ -333,6 +365,9 @@ def _failure(problem: Problem, values: np.ndarray, b: np.ndarray, outcome: Outco
     finite_entries(values, b)
     if problem.kind == "cg" and not _hermitian(problem.pattern, values):
         return _not_positive("that is not Hermitian")
+    empty = _without_entries(problem.pattern, values)
+    if empty.size:
+        return checks.invalid("matrix", f"with nothing but zeros in row {empty[0]}, its diagonal zero or missing", "invertible")
     if not np.all(outcome.definite):
         return _not_positive("with a direction of zero or negative curvature")
     residual = np.asarray(outcome.residual)
@@ -344,9 +379,12 @@ def _failure(problem: Problem, values: np.ndarray, b: np.ndarray, outcome: Outco
 
 
 def _not_positive(what: str) -> ValueError:
-    return checks.invalid(
-        "matrix", what, "Hermitian positive definite for method='cg'", "It is not positive definite: use method='bicgstab' or 'lu'."
-    )
+    return checks.invalid("matrix", what, "Hermitian positive definite for method='cg'", "Use method='bicgstab' or 'lu'.")
+
+
+def _without_entries(pattern: Pattern, values: np.ndarray) -> np.ndarray:
+    """The rows that hold no nonzero entry."""
+    return np.flatnonzero(np.bincount(pattern.rows[values != 0], minlength=pattern.shape[0]) == 0)
 
 
 def _hermitian(pattern: Pattern, values: np.ndarray) -> bool:

@@ -8,7 +8,8 @@ fused loop runs through without a branch and without an intermediate of size ent
     padded rows   [row, width]; a gather, a product and a sum over short rows, which the compiler unrolls
     sliced rows   rows grouped by length, long ones cut into pieces of `rows.WIDTH` whose sums are summed in turn (ray paths)
 
-Padding never lets an infinite x into a row that does not hold it. Values come in the order of the entries, and a product with one
+Padding never lets an infinite x into a row that does not hold it; in a row that does, it may come out as NaN, and stored zeros may
+count as holes. Values come in the order of the entries, and a product with one
 column reads them through the places of its slots; those that are used again are rearranged once (`arrange`), which makes it two
 to three times faster.
 """
@@ -18,16 +19,19 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import tensorflow as tf
 
 from .. import checks
+from ..autodiff import in_graph
 from .sizes import pad_columns
 
 #: Gives the values in slots [start, start + size of shape), shaped.
 Slots = Callable[[int, tuple[int, int]], tf.Tensor]
+#: A nest of integer arrays or tensors.
+Indices = Any
 
 
 class Layout(abc.ABC):
@@ -38,63 +42,87 @@ class Layout(abc.ABC):
     #: [slots] the entry in each slot, -1 for padding.
     places: np.ndarray
 
+    @property
     @abc.abstractmethod
-    def run(self, slots: Slots, x: tf.Tensor) -> tf.Tensor:
-        """A x for x [columns] or [columns, k > 1], in plain TensorFlow to be compiled."""
+    def indices(self) -> Indices:
+        """Nest of the integer arrays that `run` reads beside the slots."""
+
+    @abc.abstractmethod
+    def run(self, indices: Indices, slots: Slots, x: tf.Tensor) -> tf.Tensor:
+        """A x for x [columns] or [columns, k > 1], in plain TensorFlow to be compiled; `indices` are tensors."""
+
+    def run_arrange(self, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """`arrange`, for a program that is being compiled and has `places` among its arguments."""
+        return _from_entries(places, values)(0, (1, self.places.size))[0]
+
+    def run_arranged(self, indices: Indices, arranged: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """`multiply_arranged`, likewise."""
+        return self._run_columns(indices, _from_slots(arranged), x)
 
     def multiply(self, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """A(values) x for values [nnz] in the order of the entries, and x [columns] or [columns, k]."""
         if len(x.shape) == 1 or x.shape[1] == 1:
-            return _by_bucket(self._compiled[0], values, x)
+            return _by_bucket(self._compiled.multiply, in_graph(self.tensors), values, x)
         return self.multiply_arranged(self.arrange(values), x)  # else each column would search for its values
 
     def multiply_arranged(self, arranged: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """The same for values that `arrange` gave."""
-        return _by_bucket(self._compiled[1], arranged, x)
+        return _by_bucket(self._compiled.multiply_arranged, in_graph(self.tensors[1]), arranged, x)
 
     def arrange(self, values: tf.Tensor) -> tf.Tensor:
         """The values [slots], zero in padding."""
-        return self._compiled[2](values)
+        return self._compiled.arrange(in_graph(self.tensors[0]), values)
 
     def compiled_programs(self) -> int:
         """How often the products were traced, for the tests that count."""
         return sum(function.experimental_get_tracing_count() for function in self._compiled[:2])
 
-    def _run_columns(self, slots: Slots, x: tf.Tensor) -> tf.Tensor:
-        if len(x.shape) == 2 and x.shape[1] == 1:
-            return self.run(slots, x[:, 0])[:, tf.newaxis]
-        return self.run(slots, x)
+    @functools.cached_property
+    def tensors(self) -> tuple[tf.Tensor, Indices]:
+        """Places and indices as eager tensors: arguments of the compiled programs, never constants of them."""
+        return on_device(self.places), tf.nest.map_structure(on_device, self.indices)
 
     @functools.cached_property
-    def _compiled(self) -> tuple[Any, ...]:
-        # One set of functions for each layout, which is released with it. The places are captured, hence inputs of the
-        # compiled programs and not constants, because they are eager tensors.
-        places = on_device(self.places)
-
-        def from_entries(values: tf.Tensor) -> Slots:
-            def read(start: int, shape: tuple[int, int]) -> tf.Tensor:
-                place = tf.reshape(places[start : start + math.prod(shape)], shape)
-                return tf.where(place < 0, tf.zeros([], values.dtype), tf.gather(values, place))
-
-            return read
-
-        def from_slots(arranged: tf.Tensor) -> Slots:
-            return lambda start, shape: tf.reshape(arranged[start : start + math.prod(shape)], shape)
-
-        bodies: tuple[Callable[..., tf.Tensor], ...] = (
-            lambda values, x: self._run_columns(from_entries(values), x),
-            lambda arranged, x: self._run_columns(from_slots(arranged), x),
-            lambda values: from_entries(values)(0, (1, self.places.size))[0],
+    def _compiled(self) -> "Programs":
+        # Made for each layout, and released with it.
+        return Programs(
+            compiled(lambda tensors, values, x: self._run_columns(tensors[1], _from_entries(tensors[0], values), x)),
+            compiled(self.run_arranged),
+            compiled(self.run_arrange),
         )
-        return tuple(compiled(body) for body in bodies)
+
+    def _run_columns(self, indices: Indices, slots: Slots, x: tf.Tensor) -> tf.Tensor:
+        if len(x.shape) == 2 and x.shape[1] == 1:
+            return self.run(indices, slots, x[:, 0])[:, tf.newaxis]
+        return self.run(indices, slots, x)
 
 
-def _by_bucket(function: Callable[..., tf.Tensor], values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+class Programs(NamedTuple):
+    """The compiled functions of a layout: of (tensors, values, x), (indices, arranged, x) and (places, values)."""
+
+    multiply: Any
+    multiply_arranged: Any
+    arrange: Any
+
+
+def _from_entries(places: tf.Tensor, values: tf.Tensor) -> Slots:
+    def read(start: int, shape: tuple[int, int]) -> tf.Tensor:
+        place = tf.reshape(places[start : start + math.prod(shape)], shape)
+        return tf.where(place < 0, tf.zeros([], values.dtype), tf.gather(values, tf.maximum(place, 0)))
+
+    return read
+
+
+def _from_slots(arranged: tf.Tensor) -> Slots:
+    return lambda start, shape: tf.reshape(arranged[start : start + math.prod(shape)], shape)
+
+
+def _by_bucket(function: Callable[..., tf.Tensor], tensors: Indices, values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Columns are padded to a bucket of sizes, so that a program is compiled once for each bucket."""
     if len(x.shape) == 1:
-        return function(values, x)
+        return function(tensors, values, x)
     padded = pad_columns(x)
-    result = function(values, padded)
+    result = function(tensors, values, padded)
     return result if padded is x else result[:, : tf.shape(x)[1]]
 
 

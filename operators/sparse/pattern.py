@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
 
 from .. import checks
+from ..autodiff import in_graph
 from . import diagonals, rows
 from .entries import Entries
 from .layout import Choice, Layout, compiled
@@ -17,7 +19,7 @@ from .sizes import BLOCK, by_blocks, pad_columns, smallest_integer
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pattern:
     """A static pattern in compressed sparse row form.
 
@@ -37,17 +39,18 @@ class Pattern:
     layout_name: str = ""
 
     def __post_init__(self) -> None:
-        rows, columns = (int(n) for n in self.shape)
+        rows, columns = two_sizes(self.shape)
         object.__setattr__(self, "shape", (rows, columns))
         for name in ("indptr", "indices"):
             object.__setattr__(self, name, _compact(name, getattr(self, name)))
         indptr, indices = self.indptr, self.indices
-        if rows < 0 or columns < 0:
-            raise checks.invalid("shape", self.shape, "two numbers, 0 or more")
         if indptr.size != rows + 1:
             raise checks.invalid("indptr", f"of length {indptr.size}", f"of length {rows + 1}, the rows and one more")
-        if indptr[0] != 0 or indptr[-1] != indices.size or np.any(np.diff(indptr) < 0):
+        if indptr[0] != 0 or indptr[-1] != indices.size:
             raise checks.invalid("indptr", f"from {indptr[0]} to {indptr[-1]}", f"non-decreasing from 0 to {indices.size}, the number of indices")
+        falls = np.flatnonzero(indptr[1:] < indptr[:-1])
+        if falls.size:
+            raise checks.invalid("indptr", f"{indptr[falls[0]]}, {indptr[falls[0] + 1]} at index {falls[0]}", "non-decreasing")
         bad = np.flatnonzero((indices < 0) | (indices >= columns))
         if bad.size:
             raise checks.invalid("indices", f"{indices[bad[0]]} at position {bad[0]}", f"from 0 to {columns - 1}")
@@ -55,6 +58,12 @@ class Pattern:
         if unsorted.size:
             given = f"{indices[unsorted[0]]}, {indices[unsorted[0] + 1]} in row {self.rows[unsorted[0]]}"
             raise checks.invalid("indices", given, "strictly increasing in each row", "CSRMatrix.from_coo sorts and sums.")
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.shape[0]} x {self.shape[1]}, {self.nnz} entries)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pattern, (self.indptr, self.indices, self.shape, self.layout_name)  # without what is made from them when needed
 
     @property
     def nnz(self) -> int:
@@ -120,19 +129,18 @@ class Pattern:
         """``y x^T`` at the entries, for `product`."""
         if len(y.shape) == 2:
             y, x = pad_columns(y), pad_columns(x)
-        return self._sample(y, x)
+        return self._sample(in_graph(self.entries.rows), in_graph(self.entries.columns), y, x)
 
     @functools.cached_property
     def _sample(self) -> Callable[..., tf.Tensor]:
         """A fused loop over the entries for each block of columns, with nothing of size entries x columns in memory."""
-        rows, columns = self.entries.rows, self.entries.columns
 
-        def run(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        def run(rows: tf.Tensor, columns: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
             if len(y.shape) == 1:
                 return tf.gather(y, rows) * tf.gather(x, columns)
             if y.shape[1] is not None and y.shape[1] <= BLOCK:
                 return tf.reduce_sum(tf.gather(y, rows) * tf.gather(x, columns), axis=1)
-            return by_blocks(run, y, x, tf.zeros([self.nnz], y.dtype))
+            return by_blocks(functools.partial(run, rows, columns), y, x, tf.zeros([self.nnz], y.dtype))
 
         return compiled(run)
 
@@ -145,9 +153,24 @@ def by_place(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> n
     return np.argsort(rows.astype(np.int64) * shape[1] + columns, kind="stable")
 
 
+def two_sizes(given: Any) -> tuple[int, int]:
+    """The shape of a matrix; named where it is not one."""
+    try:
+        shape = tuple(operator.index(size) for size in given)
+    except TypeError:
+        shape = ()
+    if len(shape) != 2 or min(shape) < 0:
+        raise checks.invalid("shape", repr(given), "two whole numbers, 0 or more")
+    return shape
+
+
 def _compact(name: str, index: np.ndarray) -> np.ndarray:
     array = np.asarray(index)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise checks.invalid(name, f"of shape {array.shape} and dtype {array.dtype}", "one-dimensional integers")
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    return array.astype(smallest_integer(max(high, -low)))
+    if high > np.iinfo(np.int64).max:  # unsigned: as int64 it would be another number
+        raise checks.invalid(name, f"{high} at index {array.argmax()}", "below 2^63")
+    copy = array.astype(smallest_integer(max(high, -low)))
+    copy.setflags(write=False)  # validated once, and many things are derived from it
+    return copy

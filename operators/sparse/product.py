@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from ..autodiff import differentiable
+from ..autodiff import differentiable, in_graph
 
 
 class Structure(Protocol):
@@ -82,7 +82,7 @@ def take(values: tf.Tensor, places: np.ndarray) -> tf.Tensor:
     """``values[places]`` for vectors, with a dense derivative (that of `tf.gather` is IndexedSlices)."""
     size = values.shape[0]
     return differentiable(
-        lambda v: [tf.gather(v, places)],
+        lambda v: [tf.gather(v, in_graph(places))],
         lambda _, __, g: [put(g[0], places, size)],
         lambda _, __, d: [take(d[0], places)],
         values,
@@ -92,7 +92,7 @@ def take(values: tf.Tensor, places: np.ndarray) -> tf.Tensor:
 def put(values: tf.Tensor, places: np.ndarray, size: int) -> tf.Tensor:
     """The vector ``out[places] += values`` of a given size: the adjoint of `take`."""
     return differentiable(
-        lambda v: [tf.math.unsorted_segment_sum(v, places, size)],
+        lambda v: [tf.math.unsorted_segment_sum(v, in_graph(places), size)],
         lambda _, __, g: [take(g[0], places)],
         lambda _, __, d: [put(d[0], places, size)],
         values,
@@ -102,7 +102,7 @@ def put(values: tf.Tensor, places: np.ndarray, size: int) -> tf.Tensor:
 def permute(values: tf.Tensor, order: np.ndarray, inverse: np.ndarray) -> tf.Tensor:
     """``values[order]`` for a permutation and its inverse: gathers in both directions, never a scatter."""
     return differentiable(
-        lambda v: [tf.gather(v, order)],
+        lambda v: [tf.gather(v, in_graph(order))],
         lambda _, __, g: [permute(g[0], inverse, order)],
         lambda _, __, d: [permute(d[0], order, inverse)],
         values,

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 import tensorflow as tf
 
-from .layout import Layout, Plan, Slots, on_device
+from .layout import Indices, Layout, Plan, Slots
 from .sizes import smallest_integer
 
 #: Longest piece of a row. Up to here the compiler keeps the terms of a sum in registers; XLA rewrites a longer one on the CPU as a
@@ -60,18 +60,20 @@ class Rows(Layout):
     sums: tuple[tuple[Slices, np.ndarray], ...] = ()
     order: np.ndarray | None = None
 
-    def run(self, slots: Slots, x: tf.Tensor) -> tf.Tensor:
-        columns, sums, order = self._indices
-        parts = _reduce(self.slices, lambda start, shape: _aligned(slots(start, shape), x) * tf.gather(x, _cut(columns, start, shape)), x)
-        for slices, index in sums:
-            below = parts
-            parts = _reduce(slices, lambda start, shape: tf.gather(below, _cut(index, start, shape)), x)  # noqa: B023
-        return parts[: self.shape[0]] if order is None else tf.gather(parts, order)
+    @property
+    def indices(self) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        return self.columns, tuple(index for _, index in self.sums), () if self.order is None else (self.order,)
 
-    @functools.cached_property
-    def _indices(self) -> tuple[tf.Tensor, tuple[tuple[Slices, tf.Tensor], ...], tf.Tensor | None]:
-        sums = tuple((slices, on_device(index)) for slices, index in self.sums)
-        return on_device(self.columns), sums, None if self.order is None else on_device(self.order)
+    def run(self, indices: Indices, slots: Slots, x: tf.Tensor) -> tf.Tensor:
+        columns, sums, order = indices
+        parts = _reduce(self.slices, lambda start, shape: _aligned(slots(start, shape), x) * tf.gather(x, _cut(columns, start, shape)), x)
+        for (slices, _), index in zip(self.sums, sums, strict=True):
+            parts = _reduce(slices, functools.partial(_gathered, parts, index), x)
+        return tf.gather(parts, *order) if order else parts[: self.shape[0]]
+
+
+def _gathered(parts: tf.Tensor, index: tf.Tensor, start: int, shape: tuple[int, int]) -> tf.Tensor:
+    return tf.gather(parts, _cut(index, start, shape))
 
 
 def _aligned(slots: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

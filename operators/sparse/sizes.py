@@ -33,7 +33,7 @@ def by_blocks(term: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], y: tf.Tensor, x
     def step(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return k + 1, total + term(tf.gather(y, k, axis=1), tf.gather(x, k, axis=1))
 
-    blocks = tf.shape(y)[1] // BLOCK
+    blocks = tf.shape(y)[1]
     return tf.while_loop(lambda k, _: k < blocks, step, (tf.constant(0), start))[1]
 
 

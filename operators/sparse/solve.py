@@ -11,6 +11,7 @@ methods, the stated tolerance for the iterative ones. How a system is solved is 
 
 import abc
 import functools
+import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from .. import checks
-from ..autodiff import differentiable
+from ..autodiff import differentiable, ensure_shape
 from . import factorization, krylov
+from .algebra import of_dtype
 from .pattern import Pattern
 from .product import conj, product, sampled_product, transposed_product
 
@@ -152,7 +154,7 @@ def solve(
 
     Args:
         matrix: Square A [n, n].
-        b: [n] or [n, k]; a tensor of the matrix's dtype, or an array, which is converted to it.
+        b: [n] or [n, k]; a tensor or variable of the matrix's dtype, or an array, which is converted to it.
         method: 'auto' (triangular if the pattern is, else LU), 'lu', 'triangular', 'cg' (Hermitian positive definite), 'bicgstab', or a
             `Method`, such as ``Separable(poisson)``. Those with ``method.xla`` run inside `jit_compile`; XLA refuses the others.
         tolerance: 'cg' and 'bicgstab' only: relative residual of each column; 1e-10 by default, 1e-5 in single precision.
@@ -164,10 +166,11 @@ def solve(
 
     Raises:
         ValueError: A matrix that is not square, singular (to rounding), or not what the method is for; NaN; no convergence. In a
-            tf.function, `tf.errors.OpError` with the same message. Under `jit_compile`, iterations that fail give NaN.
+            tf.function, `tf.errors.OpError` with the same message. Under `jit_compile`, iterations that fail give NaN. Only direct
+            methods look at the matrix itself: iterations find that it is singular by not converging, and for b = 0 answer 0.
     """
     chosen = _method(matrix, method, tolerance, max_iterations, preconditioner)
-    return _solve(chosen, matrix.pattern, matrix.values, _columns(matrix, b), False, len(np.shape(b)))
+    return _solve(chosen, matrix.pattern, matrix.values, _right_side(matrix, b), False)
 
 
 def adjoint_solve(
@@ -176,12 +179,13 @@ def adjoint_solve(
 ) -> tf.Tensor:  # fmt: skip
     """x of ``conj(A)^T x = b``, with the same factors as `solve`, whose arguments it takes."""
     chosen = _method(matrix, method, tolerance, max_iterations, preconditioner)
-    return _solve(chosen, matrix.pattern, conj(matrix.values), _columns(matrix, b), True, len(np.shape(b)))
+    return _solve(chosen, matrix.pattern, conj(matrix.values), _right_side(matrix, b), True)
 
 
-def _solve(method: Method, pattern: Pattern, values: tf.Tensor, b: tf.Tensor, transposed: bool, rank: int) -> tf.Tensor:
-    x = solution(method, pattern, values, b, transposed)
-    return x[:, 0] if rank == 1 else x
+def _solve(method: Method, pattern: Pattern, values: tf.Tensor, b: tf.Tensor, transposed: bool) -> tf.Tensor:
+    if b.shape.rank == 2:
+        return solution(method, pattern, values, b, transposed)
+    return solution(method, pattern, values, b[:, tf.newaxis], transposed)[:, 0]
 
 
 def solution(method: Method, pattern: Pattern, values: tf.Tensor, b: tf.Tensor, transposed: bool) -> tf.Tensor:
@@ -202,14 +206,15 @@ def solution(method: Method, pattern: Pattern, values: tf.Tensor, b: tf.Tensor, 
     return differentiable(primal, pullback, pushforward, values, b)[0]
 
 
-def _columns(matrix: "CSRMatrix", b: Any) -> tf.Tensor:
-    """A right-hand side as [n, k]."""
-    tensor = b if tf.is_tensor(b) else tf.convert_to_tensor(b, matrix.dtype)
-    if tensor.dtype != matrix.dtype:
-        raise checks.invalid("b", f"of dtype {tensor.dtype.name}", f"of the matrix's dtype {matrix.dtype.name}", "Cast it with tf.cast.")
-    if tensor.shape.rank not in (1, 2) or not tensor.shape[:1].is_compatible_with(matrix.shape[:1]):
-        raise checks.invalid("b", f"of shape {tuple(tensor.shape)}", f"of shape ({matrix.shape[0]},) or ({matrix.shape[0]}, 'any')")
-    return tensor[:, tf.newaxis] if tensor.shape.rank == 1 else tensor
+def _right_side(matrix: "CSRMatrix", b: Any) -> tf.Tensor:
+    """A tensor [n] or [n, k] with n known; a length that is known only when a tf.function runs is checked then."""
+    tensor, n = of_dtype("b", b, matrix.dtype), matrix.shape[0]
+    if tensor.shape.rank is None:
+        advice = f"Give it one with tf.ensure_shape(b, [{n}]), or [{n}, None]."
+        raise checks.invalid("b", "of a number of axes unknown when the function is traced", f"of shape ({n},) or ({n}, 'any')", advice)
+    if tensor.shape.rank not in (1, 2) or not tensor.shape[:1].is_compatible_with([n]):
+        raise checks.invalid("b", f"of shape {tuple(tensor.shape)}", f"of shape ({n},) or ({n}, 'any')")
+    return tensor if tensor.shape[0] == n else ensure_shape(tensor, [n, *tensor.shape[1:]])
 
 
 def _method(matrix: "CSRMatrix", method: str | Method, tolerance: float | None, most: int | None, preconditioner: str | None) -> Method:
@@ -230,10 +235,10 @@ def _direct(pattern: Pattern, method: str) -> Method:
 
 
 def _check_iteration(tolerance: float | None, most: int | None, preconditioner: str | None) -> None:
-    if tolerance is not None and not 0 < tolerance < 1:
-        raise checks.invalid("tolerance", tolerance, "between 0 and 1, a relative residual")
-    if most is not None and (int(most) != most or most < 1):
-        raise checks.invalid("max_iterations", most, "1 or more")
+    if tolerance is not None and not (isinstance(tolerance, numbers.Real) and 0 < tolerance < 1):
+        raise checks.invalid("tolerance", repr(tolerance), "a number between 0 and 1, a relative residual")
+    if most is not None and not (isinstance(most, numbers.Real) and 1 <= most < np.inf and int(most) == most):
+        raise checks.invalid("max_iterations", repr(most), "a whole number, 1 or more")
     checks.choice("preconditioner", preconditioner, krylov.PRECONDITIONERS)
 
 
@@ -241,7 +246,7 @@ def _limits(tolerance: float | None, most: int | None, b: tf.Tensor) -> tuple[fl
     if tolerance is not None and tolerance < np.finfo(b.dtype.as_numpy_dtype).eps:
         raise checks.invalid("tolerance", tolerance, f"above the rounding unit of {b.dtype.name}")
     default = min(10 * b.shape[0], krylov.MOST_ITERATIONS)
-    return tolerance or krylov.default_tolerance(b.dtype), int(most or default)
+    return tolerance or krylov.default_tolerance(b.dtype), min(int(most or default), np.iinfo(np.int32).max)
 
 
 def _not_separable() -> ValueError:
