@@ -159,6 +159,55 @@ def test_gradients_through_control_flow(function: Callable[[tf.Tensor], tf.Tenso
     np.testing.assert_allclose(found, 2 * cube.T @ cube @ z, rtol=1e-8)
 
 
+LARGE = CSRMatrix.from_scipy(0.3 * scipy.sparse.random_array((200, 200), density=0.02, rng=np.random.default_rng(4)))
+assert LARGE.nnz > 128  # up to so many numbers TensorFlow copies an index array into each graph; a larger one must be handed in
+
+
+def values_in_a_loop(values: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    step = lambda i, u: (i + 1, LARGE.with_values(values) @ (LARGE.T @ u))  # noqa: E731
+    return tf.while_loop(lambda i, _: i < 2, step, (0, z), maximum_iterations=2)[1]
+
+
+def values_in_a_branch(values: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    return tf.cond(tf.reduce_sum(z) > -1e9, lambda: LARGE.with_values(values) @ (LARGE.T @ z), lambda: z)
+
+
+def values_in_a_map(values: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    return tf.map_fn(lambda u: LARGE.with_values(values) @ u, tf.stack([z, 2 * z]))
+
+
+def densely(function: Callable[..., tf.Tensor], values: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """The same with dense TensorFlow."""
+    matrix = tf.scatter_nd(np.stack([LARGE.pattern.rows, LARGE.indices], axis=1), values, LARGE.shape)
+    fixed = LARGE.to_scipy().toarray().T
+    if function is values_in_a_map:
+        return tf.stack([z, 2 * z]) @ tf.transpose(matrix)
+    for _ in range(2 if function is values_in_a_loop else 1):
+        z = tf.linalg.matvec(matrix, tf.linalg.matvec(fixed, z))
+    return z
+
+
+@pytest.mark.parametrize("run", ["graph", "xla"])
+@pytest.mark.parametrize("function", [values_in_a_loop, values_in_a_branch, values_in_a_map])
+def test_first_and_second_derivatives_through_control_flow(function: Callable[..., tf.Tensor], run: str) -> None:
+    def derivatives(of: Callable[..., tf.Tensor], values: tf.Tensor, z: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as outer:
+            outer.watch([values, z])
+            with tf.GradientTape() as inner:
+                inner.watch([values, z])
+                total = tf.reduce_sum(of(values, z) ** 3)
+            first = inner.gradient(total, [values, z])
+            again = tf.add_n([tf.reduce_sum(part**2) for part in first])
+        return [*first, *outer.gradient(again, [values, z])]
+
+    # A copy: the values of the matrix itself also stand in its transpose, which is held fixed.
+    values, z = tf.identity(LARGE.values) + 0.0, tf.constant(np.random.default_rng(5).normal(size=200))
+    found = RUNS[run](lambda v, z: derivatives(function, v, z))(values, z)
+    expected = derivatives(lambda v, z: densely(function, v, z), values, z)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("run", ["eager", "graph", "xla"])
 def test_jacobians_and_vectorized_maps(run: str) -> None:
     def jacobian(x: tf.Tensor) -> tf.Tensor:

@@ -95,6 +95,14 @@ def test_explain_shows_the_choice_and_its_traffic() -> None:
     assert f"{(8 * slots + 2 * 8 * 144) / 1e6:.3f} MB" in in_double
 
 
+def test_the_layout_of_a_transpose_can_be_chosen_too() -> None:
+    matrix = CSRMatrix.from_scipy(PATTERNS["stencil"])
+    chosen = matrix.T.to_csr().with_layout("sliced rows")
+    assert matrix.T.layout.chosen == "diagonals" and chosen.layout.chosen == "sliced rows"
+    y = RNG.normal(size=144)
+    np.testing.assert_allclose(chosen @ y, PATTERNS["stencil"].T @ y, atol=1e-12)
+
+
 def test_unknown_layout_is_named() -> None:
     with pytest.raises(ValueError, match="Invalid 'layout' 'diagonals': must be one that fits this pattern: padded rows, sliced rows"):
         CSRMatrix.from_scipy(PATTERNS["sampling"]).with_layout("diagonals")

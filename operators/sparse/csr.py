@@ -112,7 +112,7 @@ class CSRMatrix:
         return dataclasses.replace(self.pattern.choice, itemsize=self.dtype.size)
 
     def with_layout(self, name: str) -> "CSRMatrix":
-        """The same matrix, its products run in the layout named; the transpose chooses for itself.
+        """The same matrix, its products run in the layout named; the transpose chooses for itself (``A.T.to_csr().with_layout(name)``).
 
         Args:
             name: One of those that `layout.explain` lists.
