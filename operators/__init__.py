@@ -20,6 +20,8 @@ _HOMES = {
     "Sum": "forward",
     "CSRMatrix": "sparse.csr",
     "SparseOperator": "sparse.operator",
+    "AcousticWave": "seismic.acoustic",
+    "Acquisition": "seismic.acquisition",
     "GravityPoisson": "gravity.poisson",
     "GravityPrism": "gravity.prism",
 }

@@ -1,0 +1,254 @@
+r"""The acoustic wave equation in the time domain, as an operator: velocity to the pressure at the receivers of every shot.
+
+.. math:: \frac{1}{v^2} \frac{\partial^2 p}{\partial t^2} - \nabla^2 p = s(t) \, \delta(x - x_s)
+
+In three dimensions a source s, in Pa m, makes the pressure ``s(t - r / v) / (4 pi r)`` at a distance r in a homogeneous medium. The
+equation is solved by finite differences: central ones of order 2 to 8 in space, leapfrog in time (`stepping`); layers around the
+grid absorb what leaves it, or its top is free of pressure (`boundaries`). Derivatives are those of the discrete scheme, exactly.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+
+from .. import checks
+from ..forward import ForwardOperator, Linearization, Nest
+from ..grid import Grid
+from ..sensitivity.strategy import Every, Plan, StoreAll, Strategy
+from ..sparse import CSRMatrix
+from . import limits, resampling, wavelets
+from .acquisition import Acquisition, Points
+from .boundaries import Absorbing
+from .lattice import Lattice
+from .program import State
+from .runs import Run
+from .shots import Loop, each
+
+PARAMETERS = ("velocity", "wavelet", "initial")
+ORDERS = (2, 4, 6, 8)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class AcousticWave(ForwardOperator):
+    """Pressure at receivers, from velocity.
+
+    The model is a dict of what `parameters` names: ``velocity`` [grid.shape] in m/s, ``wavelet`` [shot, source, time] in Pa m (Pa m in
+    3-D, Pa in 2-D), ``initial`` [shot, 2, *grid.shape], the pressure one internal step before the start and at it, in Pa. The data
+    are the pressure [shot, receiver, time] in Pa, at times n dt from the start of the wavelet on; zero at receivers that are not live.
+
+    Args:
+        grid: Cells of one size along each axis.
+        acquisition: Sources and receivers.
+        wavelet: Source signal, [time] for all shots or [shot, source, time].
+        dt: Sampling interval of wavelet and data, s. Steps are finer where stability asks for it.
+        velocity_limits: (lowest, highest) velocity that a model may have, m/s: they decide on the time step.
+        samples: Length of the record; that of the wavelet by default.
+        order: Order of accuracy in space: 2, 4, 6 or 8.
+        boundary: Layers around the grid, or a free surface.
+        parameters: Names of what the model consists of.
+        differentiation: What the time loop keeps for the adjoint.
+        time_step: Internal step, s, a whole fraction of dt; by default the largest stable one.
+        dtype: tf.float32 or tf.float64.
+        points: How sources and receivers lie between the cells; made from the acquisition. A subset hands it on.
+
+    Raises:
+        ValueError: Cells of different size, a source or receiver outside, an unstable time step, limits out of order, unknown names.
+
+    Warns:
+        UserWarning: Too few points per wavelength; a wavelet shorter than the record.
+    """
+
+    grid: Grid
+    acquisition: Acquisition
+    wavelet: Any
+    dt: float = dataclasses.field(kw_only=True)
+    velocity_limits: tuple[float, float] = dataclasses.field(kw_only=True)
+    samples: int | None = dataclasses.field(kw_only=True, default=None)
+    order: int = dataclasses.field(kw_only=True, default=4)
+    boundary: Absorbing = dataclasses.field(kw_only=True, default=Absorbing())
+    parameters: Sequence[str] = dataclasses.field(kw_only=True, default=("velocity",))
+    differentiation: Strategy = dataclasses.field(kw_only=True, default=StoreAll())
+    time_step: float | None = dataclasses.field(kw_only=True, default=None)
+    dtype: tf.DType = dataclasses.field(kw_only=True, default=tf.float32)
+    points: tuple[Points, Points] | None = dataclasses.field(kw_only=True, default=None, repr=False)
+
+    xla = True
+    twice_differentiable = False
+
+    def __post_init__(self) -> None:
+        checks.positive("dt", self.dt)
+        checks.choice("order", self.order, ORDERS)
+        checks.choice("dtype", self.dtype, (tf.float32, tf.float64))
+        if "velocity" not in self.parameters or not set(self.parameters) <= set(PARAMETERS):
+            raise checks.invalid("parameters", tuple(self.parameters), f"velocity, and others of {', '.join(PARAMETERS)}")
+        lowest, highest = checks.positive("velocity_limits", checks.shape("velocity_limits", self.velocity_limits, (2,)))
+        if lowest > highest:
+            raise checks.invalid("velocity_limits", self.velocity_limits, "(lowest, highest) in m/s")
+        for dim, widths in zip(self.grid.dims, self.grid.widths, strict=True):
+            if np.ptp(widths) > 1e-6 * widths[0]:
+                raise checks.invalid("grid", f"with cells of {widths.min():g} to {widths.max():g} m along {dim}", "of cells of one size")
+        if self.acquisition.sources.shape[2] != self.grid.ndim:
+            raise checks.invalid("acquisition", f"of {self.acquisition.sources.shape[2]} axes", f"of {self.grid.ndim}, as the grid")
+        object.__setattr__(self, "wavelet", self._wavelets())
+        if self.points is None:
+            object.__setattr__(self, "points", self._points())
+            self._warn()
+        if isinstance(self.differentiation, Every):
+            self._check_sampling("wavelet", self.wavelet, self.wavelet)
+
+    def _wavelets(self) -> np.ndarray:
+        given = checks.finite("wavelet", self.wavelet)
+        given = wavelets.fit_length(given, given.shape[-1] if self.samples is None else self.samples)
+        shape = (*self.acquisition.sources.shape[:2], given.shape[-1])
+        if given.ndim != 1 and given.shape != shape:
+            raise checks.invalid("wavelet", f"of shape {given.shape}", f"of shape {shape[2:]} or {shape}")
+        return np.broadcast_to(given, shape)
+
+    def _points(self) -> tuple[Points, Points]:
+        place = functools.partial(Points.on, grid=self.grid, layers=self.layers, mirror_top=self.boundary.free_surface)
+        survey = self.acquisition
+        return (
+            place("sources", positions=survey.sources, live=np.asarray(survey.live_sources)),
+            place("receivers", positions=survey.receivers, live=np.asarray(survey.live)),
+        )
+
+    def _warn(self) -> None:
+        highest = wavelets.band(self.wavelet, self.dt, level=0.03)[1]
+        if highest:
+            limits.warn_of_dispersion(self.order, self.spacing, self.velocity_limits[0], highest, self.internal_step)
+
+    # ------------------------------------------------------------------------------------------------ sizes and places
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Cell size along each axis, m."""
+        return tuple(float(widths[0]) for widths in self.grid.widths)
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """(lower, upper) width of the absorbing layers along each axis, in cells."""
+        return self.boundary.widths(self.grid.ndim)
+
+    @functools.cached_property
+    def lattice(self) -> Lattice:
+        """The cells that are stepped."""
+        shape = tuple(n + lower + upper for n, (lower, upper) in zip(self.grid.shape, self.layers, strict=True))
+        for n, (lower, upper), dim in zip(self.grid.shape, self.layers, self.grid.dims, strict=True):
+            if n < self.order // 2 * (bool(lower) + bool(upper)) + 1:
+                raise checks.invalid("grid", f"of {n} cells along {dim}", f"of {self.order + 1} or more for order {self.order}")
+        return Lattice(shape, self.spacing, self.order, self.layers, self.boundary.free_surface)
+
+    @functools.cached_property
+    def substeps(self) -> int:
+        """Internal steps to a sample of the data."""
+        return limits.substeps(self.dt, self.time_step, self.spacing, self.velocity_limits[1], self.order)
+
+    @property
+    def internal_step(self) -> float:
+        """Internal time step, s."""
+        return self.dt / self.substeps
+
+    @functools.cached_property
+    def _loop(self) -> Loop:
+        steps = resampling.fine_length(self.wavelet.shape[-1], self.substeps)
+        whole = self.lattice.haloed.size + 2 * sum(strip.memory.size for strip in self.lattice.strips) + self.lattice.haloed.size
+        plan = self.differentiation.plan(steps, whole / self.lattice.whole.size)
+        # Segments end where a round of the loop does (three steps without snapshots, and with one every step).
+        plan = Plan(plan.every, steps if plan.checkpoints == 1 and plan.segment == steps else -(-plan.segment // 3) * 3, plan.checkpoints)
+        sources, receivers = self.points  # type: ignore[misc]
+        return Loop(self.lattice, steps, plan, sources.box, receivers.box)
+
+    @property
+    def model_spec(self) -> Nest:
+        shapes = {
+            "velocity": self.grid.shape,
+            "wavelet": self.wavelet.shape,
+            "initial": (self.acquisition.shots, 2, *self.grid.shape),
+        }
+        return {name: tf.TensorSpec(shapes[name], self.dtype) for name in self.parameters}
+
+    @property
+    def data_spec(self) -> Nest:
+        return tf.TensorSpec([*self.acquisition.receivers.shape[:2], self.wavelet.shape[-1]], self.dtype)
+
+    def subset(self, units: Any) -> "AcousticWave":
+        shots = checks.units(units, self.acquisition.shots)
+        sources, receivers = (part.subset(shots) for part in self.points)  # type: ignore[union-attr]
+        return dataclasses.replace(self, acquisition=self.acquisition.subset(shots), wavelet=self.wavelet[shots], points=(sources, receivers))
+
+    # ------------------------------------------------------------------------------------------------------ derivatives
+
+    def forward(self, model: Nest) -> tf.Tensor:
+        run = self._run(model)
+        data, ends = zip(*each(lambda number: self._loop.forward(run.medium, run.shots[number]), len(run.shots)), strict=True)
+        self._check_finite(ends)
+        return run.sampled(tf.stack(data))
+
+    def linearize(self, model: Nest) -> Linearization:
+        run = self._run(model)
+        data, ends, records = zip(*each(lambda number: self._loop.record(run.medium, run.shots[number]), len(run.shots)), strict=True)
+        self._check_finite(ends)
+
+        def pullback(cotangent: tf.Tensor) -> Nest:
+            if isinstance(self.differentiation, Every) and tf.executing_eagerly():
+                self._check_sampling("cotangent", self.wavelet, cotangent.numpy())
+            residual = run.unsampled(cotangent)
+            gradients = each(lambda n: self._loop.adjoint(run.medium, run.shots[n], records[n], residual[n]), len(run.shots))
+            return {name: run.collected(name, gradients) for name in self.parameters}
+
+        def pushforward(tangent: Nest) -> tf.Tensor:
+            change = run.changed(tangent)
+            return run.sampled(tf.stack(each(lambda n: self._loop.born(run.medium, run.shots[n], change.speed, change.shots[n]), len(run.shots))))
+
+        return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
+
+    def step_matrix(self, velocity: Any) -> CSRMatrix:
+        """One internal step as a sparse matrix; see `assembly`."""
+        from .assembly import step_matrix
+
+        return step_matrix(self, velocity)
+
+    def _run(self, model: Nest) -> Run:
+        velocity, wavelet = model["velocity"], model.get("wavelet", tf.constant(self.wavelet, self.dtype))
+        if tf.executing_eagerly():
+            _check_velocity(velocity.numpy(), self.velocity_limits)
+        frequency = self.boundary.frequency or wavelets.peak(self.wavelet, self.dt)
+        profiles = [
+            strip.profiles(self.spacing[strip.axis], self.internal_step, self.velocity_limits[1], frequency, self.boundary.reflection)
+            for strip in self.lattice.strips
+        ]
+        sources, receivers = self.points  # type: ignore[misc]
+        return Run(self._loop, self.internal_step, self.substeps, (sources, receivers), profiles, velocity, wavelet, model.get("initial"))
+
+    def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
+        """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
+        steps, step = self.differentiation.plan(1, 1.0).every, self.internal_step
+        curved = np.gradient(np.gradient(source, axis=-1), axis=-1)  # the gradient weights the source's field with its second derivative
+        bands = wavelets.band(curved, self.dt)[1], wavelets.band(residual, self.dt)[1]
+        if steps == 1 or steps * step * sum(bands) < 1:
+            return
+        given = f"{self.differentiation} of {step:.3g} s for frequencies up to {bands[0]:.3g} Hz (source) and {bands[1]:.3g} Hz ({name})"
+        largest = max(1, math.ceil(1 / (sum(bands) * step)) - 1)
+        raise checks.invalid("differentiation", given, f"Every({largest}) or finer", "Or filter the data, or take StoreAll().")
+
+    def _check_finite(self, ends: Sequence[State]) -> None:
+        if not tf.executing_eagerly():
+            return
+        for shot, end in enumerate(ends):
+            if not bool(tf.reduce_all(tf.math.is_finite(end.old.field))):
+                raise checks.invalid("wavefield", f"not finite in shot {shot}", "finite", "Does the velocity exceed velocity_limits?")
+
+
+def _check_velocity(velocity: np.ndarray, velocity_limits: tuple[float, float]) -> None:
+    checks.positive("velocity", velocity)
+    if velocity.max() > velocity_limits[1] * (1 + 1e-6):
+        at = np.unravel_index(velocity.argmax(), velocity.shape)
+        given = f"{velocity.max():g} m/s at cell {tuple(map(int, at))}"
+        raise checks.invalid("velocity", given, f"at most {velocity_limits[1]:g} m/s", "Raise velocity_limits: they decide on the time step.")

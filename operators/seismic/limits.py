@@ -1,0 +1,87 @@
+r"""How large a time step may be, and how short a wave: stability and dispersion of the scheme (Fornberg weights, leapfrog in time).
+
+A plane wave of wave number k along an axis of spacing h sees the second derivative :math:`-q(k h)/h^2` with
+:math:`q(x) = -w_0 - 2 \sum_j w_j \cos(j x)`. The leapfrog scheme is stable while :math:`(v \Delta t)^2 \sum_{axes} q(\pi) / h^2 \le 4`
+(von Neumann), and a wave of k travels at :math:`2 \arcsin(v \Delta t \sqrt{q(k h)} / 2 h) / (k \Delta t)`. Nothing here needs TensorFlow.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from .. import checks, stencils
+
+#: The share of the von Neumann limit that is used: the absorbing layers lower it a little.
+SAFETY = 0.95
+#: Error of the phase velocity that is warned of.
+DISPERSION = 0.01
+
+
+def _symbol(order: int, x: np.ndarray | float) -> np.ndarray:
+    weights = stencils.central(2, order)
+    shifts = np.arange(len(weights)) - order // 2
+    return -np.cos(np.multiply.outer(x, shifts)) @ weights
+
+
+def stable_step(spacing: Sequence[float], velocity: float, order: int) -> float:
+    """The largest stable time step, s, for a highest velocity in m/s on cells of the given spacing in m."""
+    steepest = sum(float(_symbol(order, math.pi)) / each**2 for each in spacing)
+    return SAFETY * 2 / (velocity * math.sqrt(steepest))
+
+
+def substeps(dt: float, time_step: float | None, spacing: Sequence[float], velocity: float, order: int) -> int:
+    """How many internal steps make one sample of the data.
+
+    Raises:
+        ValueError: A given time step that is unstable, or that does not divide the sampling interval.
+    """
+    largest = stable_step(spacing, velocity, order)
+    if time_step is None:
+        return max(1, math.ceil(dt / largest * (1 - 1e-12)))
+    count = round(dt / checks.positive("time_step", time_step).item())
+    if count < 1 or abs(count * time_step - dt) > 1e-6 * dt:
+        raise checks.invalid("time_step", f"{time_step:g} s", f"a whole fraction of the sampling interval dt = {dt:g} s")
+    if time_step > largest * (1 + 1e-12):
+        setting = f"order {order}, velocities up to {velocity:g} m/s, cells of {', '.join(f'{each:g}' for each in spacing)} m"
+        raise checks.invalid(
+            "time_step", f"{time_step:g} s", f"at most {largest:.4g} s to be stable ({setting})", "Without it a stable one is chosen."
+        )
+    return count
+
+
+def phase_velocity(order: int, points: float, courant: float) -> float:
+    """The velocity at which a wave along an axis travels on the grid, over the true one.
+
+    Args:
+        order: Of the scheme in space.
+        points: Cells per wavelength.
+        courant: v dt / h.
+    """
+    x = 2 * math.pi / points
+    return 2 * math.asin(min(1.0, courant * math.sqrt(float(_symbol(order, x))) / 2)) / (x * courant)
+
+
+def warn_of_dispersion(order: int, spacing: Sequence[float], velocity: float, frequency: float, time_step: float) -> None:
+    """Warn where the shortest wave travels at a wrong velocity on the grid.
+
+    Args:
+        order: Of the scheme in space.
+        spacing: Of the cells, m.
+        velocity: The lowest one, m/s.
+        frequency: The highest one that matters, Hz.
+        time_step: s.
+    """
+    widest = max(spacing)
+    points = velocity / (frequency * widest)
+    error = abs(phase_velocity(order, max(points, 2.0), velocity * time_step / widest) - 1)
+    if points >= 2 and error <= DISPERSION:
+        return
+    fine = next(each for each in np.arange(2.0, 40.0, 0.5) if abs(phase_velocity(order, each, velocity * time_step / widest) - 1) <= DISPERSION)
+    warnings.warn(
+        f"too few points per wavelength: {points:.1f} at {frequency:.3g} Hz and {velocity:g} m/s; waves travel {100 * error:.0f} % too fast or slow. "
+        f"Order {order} wants {fine:.1f}: cells of {velocity / (frequency * fine):.3g} m, a lower frequency, or a higher order.",
+        UserWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,159 @@
+"""The shots of a survey: each one program on one core, side by side; its time loop cut into segments where there are checkpoints."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar, final
+
+import tensorflow as tf
+
+from ..sensitivity.strategy import Plan, cost, kept_on_the_way
+from .boxes import Box
+from .lattice import Lattice
+from .program import Program, Spots, State, rest
+from .stepping import Profiles
+
+Result = TypeVar("Result")
+
+
+def each(function: Callable[[int], Result], count: int) -> list[Result]:
+    """``function(shot)`` of every shot, as many at a time as there are cores, in order.
+
+    In a graph the shots are nodes that do not depend on one another, which TensorFlow runs side by side by itself; in eager mode
+    threads do that, for a compiled program waits outside of Python. What a shot computes does not depend on the others: results are
+    the same bit for bit, however many there are at a time.
+    """
+    if not tf.executing_eagerly() or count == 1:
+        return [function(shot) for shot in range(count)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) as pool:
+        return list(pool.map(function, range(count)))
+
+
+class Medium(NamedTuple):
+    """What a shot propagates in."""
+
+    speed: tf.Tensor
+    profiles: Profiles
+
+
+class Shot(NamedTuple):
+    """One shot: points, wavelet [source, step], and the wavefield at the start."""
+
+    sources: Spots
+    receivers: Spots
+    wavelet: tf.Tensor
+    start: State
+
+
+class Gradient(NamedTuple):
+    """Of one shot, with respect to C, its wavelet [source, step], and the adjoint state at the start."""
+
+    speed: tf.Tensor
+    wavelet: tf.Tensor
+    start: State
+
+
+@final
+@dataclass(frozen=True)
+class Loop:
+    """The time loop of every shot.
+
+    Args:
+        lattice: Where.
+        steps: How many.
+        plan: What is kept.
+        sources, receivers: Boxes of every shot's points.
+    """
+
+    lattice: Lattice
+    steps: int
+    plan: Plan
+    sources: Box
+    receivers: Box
+
+    def program(self, every: int) -> Program:
+        """That of a segment, which keeps every so many rates."""
+        return _program(self.lattice, self.plan.segment, every, self.sources, self.receivers)
+
+    @property
+    def segments(self) -> int:
+        """How many segments the loop is cut into."""
+        return -(-self.steps // self.plan.segment)
+
+    def forward(self, medium: Medium, shot: Shot) -> tuple[tf.Tensor, State]:
+        """Data [receiver, step] and the wavefield at the end."""
+        data, state, _ = self._run(medium, shot, shot.start, range(self.segments), every=0)
+        return data, state
+
+    def born(self, medium: Medium, shot: Shot, speed: tf.Tensor, change: "Shot") -> tf.Tensor:
+        """The change of the data [receiver, step] for a change of C, and of the wavelet and the start (those of `change`)."""
+        program = _program(self.lattice, self.steps, 0, self.sources, self.receivers)
+        return program.born(
+            medium.speed, speed, medium.profiles, shot.start, change.start, shot.sources, shot.wavelet, change.wavelet, shot.receivers
+        )
+
+    def record(self, medium: Medium, shot: Shot) -> tuple[tf.Tensor, State, Any]:
+        """The same, and what `adjoint` needs: the kept rates of one segment, or states at the start of some segments."""
+        if self.segments == 1:
+            return self._run(medium, shot, shot.start, range(1), every=self.plan.every)
+        places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
+        state, data, kept = shot.start, [], []
+        for first, stop in zip(places, [*places[1:], self.segments], strict=True):
+            kept.append(state)
+            part, state, _ = self._run(medium, shot, state, range(first, stop), every=0)
+            data.append(part)
+        return tf.concat(data, axis=1), state, kept
+
+    def adjoint(self, medium: Medium, shot: Shot, record: Any, residual: tf.Tensor) -> Gradient:
+        """The gradient of ``sum(residual * data)``."""
+        later = Gradient(tf.zeros_like(medium.speed), shot.wavelet[:, :0], rest(self.lattice, residual.dtype))
+        if self.segments == 1:
+            return self._back(medium, shot, 0, record, residual, later)
+        places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
+        ends = [*places[1:], self.segments]
+        for number in reversed(range(len(places))):
+            spare = self.plan.checkpoints - 1 - number
+            later = self._reverse(medium, shot, places[number], ends[number] - places[number], record[number], spare, residual, later)
+        return later
+
+    def _reverse(
+        self, medium: Medium, shot: Shot, first: int, count: int, state: State, spare: int, residual: tf.Tensor, later: Gradient
+    ) -> Gradient:
+        """The gradient of `count` segments from a state on, with so many checkpoints to spare, behind that of all later segments."""
+        if count == 1:
+            rates = self._run(medium, shot, state, range(first, first + 1), every=self.plan.every)[2]
+            return self._back(medium, shot, first, rates, residual, later)
+        split = cost(count, spare)[1] if spare else count - 1
+        middle = self._run(medium, shot, state, range(first, first + split), every=0)[1]
+        later = self._reverse(medium, shot, first + split, count - split, middle, max(spare - 1, 0), residual, later)
+        return self._reverse(medium, shot, first, split, state, spare, residual, later)
+
+    def _run(self, medium: Medium, shot: Shot, state: State, segments: range, every: int) -> tuple[tf.Tensor, State, tf.Tensor]:
+        parts = []
+        for segment in segments:
+            wavelet = self._part(shot.wavelet, segment)
+            data, state, rates = self.program(every).forward(*medium, state, shot.sources, wavelet, shot.receivers)
+            parts.append(data)
+        start = segments.start * self.plan.segment
+        return tf.concat(parts, axis=1)[:, : self.steps - start], state, rates
+
+    def _back(self, medium: Medium, shot: Shot, segment: int, rates: tf.Tensor, residual: tf.Tensor, later: Gradient) -> Gradient:
+        part = self._part(residual, segment)
+        speed, wavelet, state = self.program(self.plan.every).adjoint(*medium, later.start, shot.sources, part, shot.receivers, rates)
+        known = wavelet[:, : self.steps - segment * self.plan.segment]
+        return Gradient(later.speed + speed, tf.concat([known, later.wavelet], axis=1), state)
+
+    def _part(self, signal: tf.Tensor, segment: int) -> tf.Tensor:
+        """A segment of a signal [point, step], with zeros where it has ended."""
+        size = self.plan.segment
+        part = signal[:, segment * size : (segment + 1) * size]
+        return tf.pad(part, [[0, 0], [0, size - part.shape[1]]])
+
+
+_PROGRAMS: dict[Any, Program] = {}
+
+
+def _program(*definition: Any) -> Program:
+    """One program for each definition: operators that differ in their data only, such as subsets, share what is compiled."""
+    return _PROGRAMS.setdefault(definition, Program(*definition))

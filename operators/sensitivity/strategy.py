@@ -1,0 +1,118 @@
+r"""How a loop over time steps is differentiated: what it keeps on the way forward for the way back.
+
+The adjoint of step n needs what step n computed. `StoreAll` keeps that of every step; `Every` of every k-th one, which is right
+while the product of the two wavefields is sampled finely enough; `Checkpointed` keeps a few complete states and computes the rest
+again, segment by segment. With s checkpoints the cheapest order of recomputation is a recursion over splits (Griewank & Walther,
+ACM TOMS 26, 2000, 19-45): from a state at the first of l segments go on m segments, keep the state, and reverse the later l - m
+segments before the first m,
+
+.. math:: t(l, s) = \min_{0 < m < l} \; m + t(l - m, s - 1) + t(m, s), \qquad t(1, s) = 1, \quad t(l, 0) = l (l + 1) / 2.
+
+Nothing here needs TensorFlow.
+"""
+
+import abc
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import numpy as np
+
+from .. import checks
+
+
+class Plan(NamedTuple):
+    """What is kept of a loop.
+
+    Args:
+        every: Steps between those whose inner state is kept, within a segment.
+        segment: Steps of a segment; one covers the whole loop unless there are checkpoints.
+        checkpoints: How many whole states are kept at a time, that at the start included.
+    """
+
+    every: int
+    segment: int
+    checkpoints: int
+
+
+class Strategy(abc.ABC):
+    """What a loop keeps for its derivative."""
+
+    @abc.abstractmethod
+    def plan(self, steps: int, state: float) -> Plan:
+        """For a loop of so many steps whose whole state is as large as the inner state of `state` steps."""
+
+
+@final
+@dataclass(frozen=True)
+class StoreAll(Strategy):
+    """Keep every step: exact and fastest, with the most memory."""
+
+    def plan(self, steps: int, state: float) -> Plan:
+        return Plan(1, steps, 1)
+
+
+@final
+@dataclass(frozen=True)
+class Every(Strategy):
+    """Keep every k-th step: 1 / k of the memory.
+
+    The gradient is a sum over time of a product of two fields; taking every k-th term, k times, is right as long as the product has no
+    frequency from 1 / (k dt) on that matters, that is while k dt < 1 / (f_source + f_residual).
+
+    Args:
+        steps: k.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        _count("steps", self.steps)
+
+    def plan(self, steps: int, state: float) -> Plan:
+        return Plan(self.steps, steps, 1)
+
+
+@final
+@dataclass(frozen=True)
+class Checkpointed(Strategy):
+    """Keep n whole states and compute the steps between them again: exact, for a small part of the memory.
+
+    Args:
+        states: n, how many are kept at a time, that at the start included.
+    """
+
+    states: int
+
+    def __post_init__(self) -> None:
+        _count("states", self.states)
+
+    def plan(self, steps: int, state: float) -> Plan:
+        # A segment's inner states take about the memory that the checkpoints take.
+        return Plan(1, min(steps, max(1, round(self.states * state))), self.states)
+
+
+def _count(name: str, given: int) -> None:
+    if not isinstance(given, int | np.integer) or given < 1:
+        raise checks.invalid(name, given, "a whole number, 1 or more")
+
+
+@functools.cache
+def cost(segments: int, checkpoints: int) -> tuple[int, int]:
+    """(segment runs, first split) of reversing so many segments from a state, with so many more checkpoints to spare."""
+    if segments == 1:
+        return 1, 0
+    if checkpoints == 0:
+        return segments * (segments + 1) // 2, 0
+    return min((split + cost(segments - split, checkpoints - 1)[0] + cost(split, checkpoints)[0], split) for split in range(1, segments))
+
+
+def kept_on_the_way(segments: int, checkpoints: int) -> Iterator[int]:
+    """The segments at whose start the first, forward run keeps its state: 0 first."""
+    first, spare = 0, checkpoints - 1
+    yield first
+    while segments > 1 and spare > 0:
+        split = cost(segments, spare)[1]
+        first, segments, spare = first + split, segments - split, spare - 1
+        yield first
