@@ -1,9 +1,10 @@
 """The command line. Everything heavy is imported inside the commands, so that help answers at once."""
 
+import importlib
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigPath = Annotated[Path, typer.Argument(help="TOML file; 'geoinv init gravity' prints one to start from.", show_default=False)]
+ConfigPath = Annotated[
+    Path, typer.Argument(help="TOML file; 'geoinv init gravity' or 'geoinv init waveform' prints one to start from.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Replace an option of the config; may be repeated.", show_default=False),
@@ -57,6 +60,11 @@ def _load(path: Path, overrides: list[str] | None) -> "Config":
     return load(path, overrides or [])
 
 
+def _job(config: "Config") -> Any:
+    """The module that checks and inverts this kind of config."""
+    return importlib.import_module(f"geoinv.{config.kind}_job")
+
+
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
@@ -68,9 +76,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 def check(config: ConfigPath, overrides: Overrides = None) -> None:
     """Check a config and its data; computes nothing."""
     settings = _load(config, overrides)
-    from geoinv import gravity_job
-
-    for line in gravity_job.check(settings):
+    for line in _job(settings).check(settings):
         print(line)
 
 
@@ -88,9 +94,9 @@ def invert(
     directory = output or Path(f"{config.stem}-output")
     from rich.console import Console
 
-    from geoinv import gravity_job, rundir
+    from geoinv import rundir
 
-    summary = gravity_job.invert(settings, directory, overwrite=overwrite, console=Console())
+    summary = _job(settings).invert(settings, directory, overwrite=overwrite, console=Console())
     print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
     if summary["status"] == "interrupted":
         raise typer.Exit(INTERRUPTED)
@@ -105,13 +111,11 @@ def report(directory: Annotated[Path, typer.Argument(help="Output directory of '
 
 
 @app.command()
-def init(kind: Annotated[str, typer.Argument(help="What to invert: gravity.", show_default=False)]) -> None:
+def init(kind: Annotated[str, typer.Argument(help="What to invert: gravity or waveform.", show_default=False)]) -> None:
     """Print a commented config with every option and its default."""
     from geoinv.config import template
-    from geoinv.operators import checks
 
-    checks.choice("kind", kind, ["gravity"])
-    print(template(), end="")
+    print(template(kind), end="")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from geoinv.operators import checks
 from geoinv.operators.gravity.ground import raise_stations, too_deep
 from geoinv.operators.grid import Grid
 
-from .config import Config, Data
+from .gravity_config import Data, GravityConfig
 
 #: More cells than this are refused: no machine this runs on holds them.
 MAX_CELLS = 200_000_000
@@ -53,7 +53,7 @@ class Inputs:
     warnings: tuple[str, ...]
 
 
-def load(config: Config) -> Inputs:
+def load(config: GravityConfig) -> Inputs:
     """Read and check all inputs; warnings are collected, not shown.
 
     Raises:
@@ -93,7 +93,7 @@ def describe(inputs: Inputs) -> list[str]:
     ]
 
 
-def read_survey(config: Config) -> tuple[xarray.Dataset, np.ndarray, np.ndarray]:
+def read_survey(config: GravityConfig) -> tuple[xarray.Dataset, np.ndarray, np.ndarray]:
     """The survey of the config's [data], in SI, validated and with uncertainties, and the indices of fitted and held-out stations."""
     data = config.data
     survey = _gz(_read(config))
@@ -118,7 +118,7 @@ def read_survey(config: Config) -> tuple[xarray.Dataset, np.ndarray, np.ndarray]
     return surveys.validate(survey), fitted, held
 
 
-def _read(config: Config) -> xarray.Dataset:
+def _read(config: GravityConfig) -> xarray.Dataset:
     data = config.data
     suffix = Path(data.file).suffix.lower()
     form = data.format if data.format != "auto" else {".nc": "netcdf", ".nc4": "netcdf", ".obs": "ubc", ".grv": "ubc"}.get(suffix, "csv")
@@ -160,7 +160,7 @@ def _reduce(survey: xarray.Dataset, data: Data) -> xarray.Dataset:
     return surveys.add_history(survey.assign(observed=(("station", "component"), values[:, None])), line)
 
 
-def _ground(config: Config, survey: xarray.Dataset) -> topography.Topography | None:
+def _ground(config: GravityConfig, survey: xarray.Dataset) -> topography.Topography | None:
     options = config.topography
     if options.source == "stations":
         heights = survey["upward"].values - config.data.height  # of the ground below an instrument or a flight
@@ -175,7 +175,7 @@ def _ground(config: Config, survey: xarray.Dataset) -> topography.Topography | N
     return topography.read_points(path, columns=named or None, crs=crs)
 
 
-def _grid(config: Config, survey: xarray.Dataset, ground: topography.Topography | None) -> Grid:
+def _grid(config: GravityConfig, survey: xarray.Dataset, ground: topography.Topography | None) -> Grid:
     options = config.grid
     if options.file is not None:
         return ubc.read_mesh(options.file)
@@ -223,7 +223,7 @@ def _layers(top: float, uniform_to: float, bottom: float, thickness: float, grow
     return np.array(edges[::-1])
 
 
-def _active(config: Config, grid: Grid, survey: xarray.Dataset, ground: topography.Topography | None) -> np.ndarray:
+def _active(config: GravityConfig, grid: Grid, survey: xarray.Dataset, ground: topography.Topography | None) -> np.ndarray:
     if ground is None:
         return np.ones(grid.shape, dtype=bool)
     points = checks.points("stations", survey, grid.dims)

@@ -11,8 +11,8 @@ from geoinv.datasets import trend
 from geoinv.datasets.files import sha256
 
 from . import gravity_inputs, rundir
-from .config import Config
 from .console import IterationTable, progress
+from .gravity_config import GravityConfig
 from .gravity_inputs import Inputs
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MGAL = 1e5  # mGal in one m/s2
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def check(config: Config) -> list[str]:
+def check(config: GravityConfig) -> list[str]:
     """Read and check everything a config names; computes nothing and does not import TensorFlow.
 
     Raises:
@@ -38,7 +38,9 @@ def check(config: Config) -> list[str]:
     return check_lines(gravity_inputs.load(config))
 
 
-def invert(config: Config, output: Path, *, overwrite: bool = False, console: "Console", true_density: np.ndarray | None = None) -> dict[str, Any]:
+def invert(
+    config: GravityConfig, output: Path, *, overwrite: bool = False, console: "Console", true_density: np.ndarray | None = None
+) -> dict[str, Any]:
     """Invert a survey and write the results.
 
     Args:
@@ -80,7 +82,7 @@ def check_lines(inputs: Inputs) -> list[str]:
     return [*gravity_inputs.describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
 
 
-def build_operator(config: Config, inputs: Inputs, console: "Console") -> "ForwardOperator":
+def build_operator(config: GravityConfig, inputs: Inputs, console: "Console") -> "ForwardOperator":
     """Gravity of a vector of densities of the active cells, and of a trend's coefficients (mGal) if they are solved for."""
     from geoinv.operators.gravity.poisson import GravityPoisson
     from geoinv.operators.gravity.prism import GravityPrism
@@ -99,7 +101,7 @@ def build_operator(config: Config, inputs: Inputs, console: "Console") -> "Forwa
     return operator
 
 
-def build_problem(config: Config, inputs: Inputs, operator: "ForwardOperator", console: "Console") -> "Problem":
+def build_problem(config: GravityConfig, inputs: Inputs, operator: "ForwardOperator", console: "Console") -> "Problem":
     """The inverse problem of the stations that are fitted."""
     import tensorflow as tf
 
@@ -137,7 +139,7 @@ def build_problem(config: Config, inputs: Inputs, operator: "ForwardOperator", c
     )
 
 
-def _run(config: Config, problem: "Problem", console: "Console") -> "Outcome":
+def _run(config: GravityConfig, problem: "Problem", console: "Console") -> "Outcome":
     from .inversion import Settings, run
 
     options = config.inversion
@@ -147,7 +149,7 @@ def _run(config: Config, problem: "Problem", console: "Console") -> "Outcome":
         return run(problem, settings, lambda iterate: table.add(iterate.record()))
 
 
-def _summary(config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, seconds: float) -> dict[str, Any]:
+def _summary(config: GravityConfig, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, seconds: float) -> dict[str, Any]:
     fitted, held = inputs.fitted, inputs.held
     residual = (predicted - inputs.survey["observed"].values)[:, 0] * MGAL
     return {
@@ -176,7 +178,7 @@ def _summary(config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.n
 
 
 def _results(
-    config: Config, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, true_density: np.ndarray | None
+    config: GravityConfig, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, true_density: np.ndarray | None
 ) -> tuple["xarray.Dataset", "xarray.Dataset"]:
     density = np.full(inputs.grid.shape, np.nan)
     density[inputs.active] = outcome.last.model.numpy()[: int(inputs.active.sum())]
@@ -194,7 +196,7 @@ def _results(
     return model, _with_trend(config, inputs, data, outcome)
 
 
-def _with_trend(config: Config, inputs: Inputs, data: "xarray.Dataset", outcome: "Outcome") -> "xarray.Dataset":
+def _with_trend(config: GravityConfig, inputs: Inputs, data: "xarray.Dataset", outcome: "Outcome") -> "xarray.Dataset":
     """The data with a trend that was solved for on record, as `remove_trend` records one that was removed."""
     if config.data.trend != "solve" or config.data.trend_degree is None:
         return data
@@ -203,13 +205,13 @@ def _with_trend(config: Config, inputs: Inputs, data: "xarray.Dataset", outcome:
     return trend.record_trend(data, config.data.trend_degree, "gz", coefficients, region, "solved for in")
 
 
-def _files(config: Config) -> list[str]:
+def _files(config: GravityConfig) -> list[str]:
     """The files that the result depends on."""
     named = (config.data.file, config.grid.file, config.topography.file, config.bounds.lower, config.bounds.upper, config.regularization.reference)
     return sorted({path for path in named if isinstance(path, str)})
 
 
-def _export(config: Config, inputs: Inputs, model: "xarray.Dataset", output: Path) -> None:
+def _export(config: GravityConfig, inputs: Inputs, model: "xarray.Dataset", output: Path) -> None:
     from geoinv.datasets import ubc, vtk
 
     density = model["density"].values
