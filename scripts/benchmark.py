@@ -28,7 +28,7 @@ OURS = "geoinv"
 #: Which of two figures is the better one, and what a ratio of them says, by unit.
 BETTER = {"s": (min, "times faster"), "Mpt/s": (max, "times faster"), "GB": (min, "times less memory"), "model sizes": (min, "times less memory")}
 #: Metrics that say how good the result is, not what it costs: they have no ratio, in whatever unit.
-QUALITY = ("chi2", "rms", "iterations", "cells")
+QUALITY = ("chi2", "rms", "iterations", "cells", "reflection")
 
 
 @final
@@ -54,25 +54,33 @@ class Case:
     """What is run under one name.
 
     Args:
-        function: In benchmark_cases.py.
+        function: In the module.
         about: What it is, in a line.
         stock: A peer's script and arguments, for this very interpreter (stock TensorFlow).
-        rival: A peer's script and arguments, for the interpreter of the peers.
+        rivals: Peers' scripts and arguments, for the interpreter of the peers.
         data: The file it needs, in the folder of data.
+        module: Beside this script.
     """
 
     function: str
     about: str
     stock: tuple[str, ...] = ()
-    rival: tuple[str, ...] = ()
+    rivals: tuple[tuple[str, ...], ...] = ()
     data: str = ""
+    module: str = "benchmark_cases"
 
 
+#: Each runs both wave cases; lines of the other one are left out.
+WAVE_PEERS = ("wave_deepwave.py",), ("wave_devito.py",)
 CASES = {
     "sparse-1m": Case("sparse_1m", "1M x 1M matrix of 9 diagonals: products and gradient", stock=("stock_tensorflow.py", "sparse")),
     "sparse-rays": Case("sparse_rays", "a real ray-path matrix with long-tailed rows", data="australia-rayleigh-5s/sw_tomography.npz"),
-    "gravity-32k": Case("gravity_32k", "40 x 40 x 20 cells, 1600 stations, inverted", rival=("gravity_simpeg.py", "gravity-32k")),
-    "gravity-131k": Case("gravity_131k", "64 x 64 x 32 cells, 2500 stations, inverted", rival=("gravity_simpeg.py", "gravity-131k")),
+    "gravity-32k": Case("gravity_32k", "40 x 40 x 20 cells, 1600 stations, inverted", rivals=(("gravity_simpeg.py", "gravity-32k"),)),
+    "gravity-131k": Case("gravity_131k", "64 x 64 x 32 cells, 2500 stations, inverted", rivals=(("gravity_simpeg.py", "gravity-131k"),)),
+    "wave-400": Case(
+        "wave_400", "acoustic, 400 x 400 cells, 500 steps, 4 shots", ("stock_tensorflow.py", "wave-xla"), WAVE_PEERS, module="benchmark_waves"
+    ),
+    "wave-1000": Case("wave_1000", "acoustic, 1000 x 1000 cells, 200 steps, 2 shots", (), WAVE_PEERS, module="benchmark_waves"),
 }
 
 
@@ -125,7 +133,8 @@ def check(options: argparse.Namespace) -> None:
 
 def run_here(options: argparse.Namespace) -> int:
     """Run one of our cases in this process and print its lines."""
-    function = getattr(importlib.import_module("benchmark_cases"), CASES[options.run].function)
+    case = CASES[options.run]
+    function = getattr(importlib.import_module(case.module), case.function)
     for system, metric, value, unit in function(options.scale, options.repeats):
         print(json.dumps(asdict(Line(options.run, system, metric, float(f"{value:.5g}"), unit))), flush=True)
     return 0
@@ -155,7 +164,7 @@ def peer_commands(name: str, options: argparse.Namespace) -> dict[str, list[str]
     """The commands of the peers that are there; those that are not are named."""
     default = Path(os.environ.get("GEOINV_PEERS", ROOT.parent / "shared" / "peers"))
     folder, commands = options.peers or default, {}
-    for python, script in ((Path(sys.executable), CASES[name].stock), (options.peer_python, CASES[name].rival)):
+    for python, script in ((Path(sys.executable), CASES[name].stock), *((options.peer_python, rival) for rival in CASES[name].rivals)):
         lacks = script and missing(folder / script[0], python, options.scale)
         if lacks:
             say(f"{name}: not compared with {script[0]}: {lacks}")

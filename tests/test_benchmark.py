@@ -54,7 +54,7 @@ def say(metric, value, unit, case="made-up", system={path.stem!r}):
 @pytest.fixture
 def made_up(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A case whose programs, ours and two peers', get better or worse from turn to turn; without TensorFlow."""
-    case = benchmark.Case("nowhere", "numbers out of thin air", stock=("stock.py", "argument"), rival=("rival.py",))
+    case = benchmark.Case("nowhere", "numbers out of thin air", stock=("stock.py", "argument"), rivals=(("rival.py",),))
     monkeypatch.setattr(benchmark, "CASES", {"made-up": case})
     monkeypatch.setenv("GEOINV_DATA", str(tmp_path / "nowhere"))  # it needs none
     ours = write_program(tmp_path / "ours.py", "say('product', 2.0 / turn, 's', system='geoinv'); say('rms', 0.5, 's', system='geoinv')")
@@ -252,5 +252,4 @@ def test_a_case_without_its_data_is_not_run(main: Main, tmp_path: Path, monkeypa
 
 
 def test_every_case_has_its_function(benchmark: ModuleType) -> None:
-    cases = load("benchmark_cases")
-    assert all(callable(getattr(cases, case.function)) for case in benchmark.CASES.values())
+    assert all(callable(getattr(load(case.module), case.function)) for case in benchmark.CASES.values())

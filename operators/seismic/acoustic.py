@@ -1,8 +1,9 @@
 r"""The acoustic wave equation in the time domain, as an operator: velocity to the pressure at the receivers of every shot.
 
-.. math:: \frac{1}{v^2} \frac{\partial^2 p}{\partial t^2} - \nabla^2 p = s(t) \, \delta(x - x_s)
+.. math:: \frac{1}{\rho v^2} \frac{\partial^2 p}{\partial t^2} - \nabla \cdot \frac{1}{\rho} \nabla p = s(t) \, \delta(x - x_s)
 
-In three dimensions a source s, in Pa m, makes the pressure ``s(t - r / v) / (4 pi r)`` at a distance r in a homogeneous medium. The
+Where the density rho is constant it is left out (taken as 1); else s is the acceleration of the volume that the source injects, m3/s2.
+In three dimensions a source s makes the pressure ``rho s(t - r / v) / (4 pi r)`` at a distance r in a homogeneous medium. The
 equation is solved by finite differences: central ones of order 2 to 8 in space, leapfrog in time (`stepping`); layers around the
 grid absorb what leaves it, or its top is free of pressure (`boundaries`). Derivatives are those of the discrete scheme, exactly.
 """
@@ -25,12 +26,14 @@ from ..sparse import CSRMatrix
 from . import limits, resampling, wavelets
 from .acquisition import Acquisition, Points
 from .boundaries import Absorbing
+from .density import CONSTANT, VARIABLE
 from .lattice import Lattice
+from .materials import Rock
 from .program import State
 from .runs import Run
 from .shots import Loop, each
 
-PARAMETERS = ("velocity", "wavelet", "initial")
+PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)
 
 
@@ -39,8 +42,8 @@ ORDERS = (2, 4, 6, 8)
 class AcousticWave(ForwardOperator):
     """Pressure at receivers, from velocity.
 
-    The model is a dict of what `parameters` names: ``velocity`` [grid.shape] in m/s, ``wavelet`` [shot, source, time] in Pa m (Pa m in
-    3-D, Pa in 2-D), ``initial`` [shot, 2, *grid.shape], the pressure one internal step before the start and at it, in Pa. The data
+    The model is a dict of what `parameters` names: ``velocity`` [grid.shape] in m/s, ``density`` [grid.shape] in kg/m3, ``wavelet``
+    [shot, source, time], ``initial`` [shot, 2, *grid.shape], the pressure one internal step before the start and at it, in Pa. The data
     are the pressure [shot, receiver, time] in Pa, at times n dt from the start of the wavelet on; zero at receivers that are not live.
 
     Args:
@@ -52,7 +55,8 @@ class AcousticWave(ForwardOperator):
         samples: Length of the record; that of the wavelet by default.
         order: Order of accuracy in space: 2, 4, 6 or 8.
         boundary: Layers around the grid, or a free surface.
-        parameters: Names of what the model consists of.
+        density: [grid.shape], kg/m3, where it varies and is not in the model.
+        parameters: Names of what the model consists of; the velocity always.
         differentiation: What the time loop keeps for the adjoint.
         time_step: Internal step, s, a whole fraction of dt; by default the largest stable one.
         dtype: tf.float32 or tf.float64.
@@ -73,6 +77,7 @@ class AcousticWave(ForwardOperator):
     samples: int | None = dataclasses.field(kw_only=True, default=None)
     order: int = dataclasses.field(kw_only=True, default=4)
     boundary: Absorbing = dataclasses.field(kw_only=True, default=Absorbing())
+    density: Any = dataclasses.field(kw_only=True, default=None)
     parameters: Sequence[str] = dataclasses.field(kw_only=True, default=("velocity",))
     differentiation: Strategy = dataclasses.field(kw_only=True, default=StoreAll())
     time_step: float | None = dataclasses.field(kw_only=True, default=None)
@@ -96,6 +101,8 @@ class AcousticWave(ForwardOperator):
                 raise checks.invalid("grid", f"with cells of {widths.min():g} to {widths.max():g} m along {dim}", "of cells of one size")
         if self.acquisition.sources.shape[2] != self.grid.ndim:
             raise checks.invalid("acquisition", f"of {self.acquisition.sources.shape[2]} axes", f"of {self.grid.ndim}, as the grid")
+        if self.density is not None:
+            object.__setattr__(self, "density", checks.positive("density", checks.shape("density", self.density, self.grid.shape)))
         object.__setattr__(self, "wavelet", self._wavelets())
         if self.points is None:
             object.__setattr__(self, "points", self._points())
@@ -163,12 +170,14 @@ class AcousticWave(ForwardOperator):
         # Segments end where a round of the loop does (three steps without snapshots, and with one every step).
         plan = Plan(plan.every, steps if plan.checkpoints == 1 and plan.segment == steps else -(-plan.segment // 3) * 3, plan.checkpoints)
         sources, receivers = self.points  # type: ignore[misc]
-        return Loop(self.lattice, steps, plan, sources.box, receivers.box)
+        physics = VARIABLE if "density" in self.parameters or self.density is not None else CONSTANT
+        return Loop(self.lattice, physics, steps, plan, sources.box, receivers.box)
 
     @property
     def model_spec(self) -> Nest:
         shapes = {
             "velocity": self.grid.shape,
+            "density": self.grid.shape,
             "wavelet": self.wavelet.shape,
             "initial": (self.acquisition.shots, 2, *self.grid.shape),
         }
@@ -205,7 +214,7 @@ class AcousticWave(ForwardOperator):
 
         def pushforward(tangent: Nest) -> tf.Tensor:
             change = run.changed(tangent)
-            return run.sampled(tf.stack(each(lambda n: self._loop.born(run.medium, run.shots[n], change.speed, change.shots[n]), len(run.shots))))
+            return run.sampled(tf.stack(each(lambda n: self._loop.born(run.medium, run.shots[n], change.material, change.shots[n]), len(run.shots))))
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
 
@@ -216,16 +225,20 @@ class AcousticWave(ForwardOperator):
         return step_matrix(self, velocity)
 
     def _run(self, model: Nest) -> Run:
-        velocity, wavelet = model["velocity"], model.get("wavelet", tf.constant(self.wavelet, self.dtype))
+        wavelet = model.get("wavelet", tf.constant(self.wavelet, self.dtype))
+        given = None if self.density is None else tf.constant(self.density, self.dtype)
+        rock = Rock(model["velocity"], model.get("density", given))
         if tf.executing_eagerly():
-            _check_velocity(velocity.numpy(), self.velocity_limits)
+            _check_velocity(rock.velocity.numpy(), self.velocity_limits)
+            if rock.density is not None:
+                checks.positive("density", rock.density.numpy())
         frequency = self.boundary.frequency or wavelets.peak(self.wavelet, self.dt)
         profiles = [
             strip.profiles(self.spacing[strip.axis], self.internal_step, self.velocity_limits[1], frequency, self.boundary.reflection)
             for strip in self.lattice.strips
         ]
         sources, receivers = self.points  # type: ignore[misc]
-        return Run(self._loop, self.internal_step, self.substeps, (sources, receivers), profiles, velocity, wavelet, model.get("initial"))
+        return Run(self._loop, self.internal_step, self.substeps, (sources, receivers), profiles, rock, wavelet, model.get("initial"))
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""

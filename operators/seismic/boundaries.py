@@ -43,7 +43,7 @@ class Absorbing:
     cells: int | Sequence[Sequence[int]] = 20
     free_surface: bool = False
     frequency: float | None = None
-    reflection: float = 1e-5
+    reflection: float = 1e-4
 
     def __post_init__(self) -> None:
         widths = np.asarray(self.cells)
@@ -106,6 +106,11 @@ class Strip:
     def faces(self) -> Box:
         """Its faces with damping: the outermost one, and those between its cells."""
         return self._slab(0, self.width).moved(self.axis, int(self.upper))
+
+    @property
+    def touched_faces(self) -> Box:
+        """The faces whose flux feels the layer."""
+        return self._slab(0, self.width + self.reach).moved(self.axis, int(self.upper))
 
     @property
     def memory(self) -> Box:

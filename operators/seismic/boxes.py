@@ -49,6 +49,17 @@ class Box:
         stop = map(min, self.stop, other.stop)
         return Box(start, tuple(max(0, last - first) for first, last in zip(start, stop, strict=True)))
 
+    def without(self, layer: "Box", axis: int) -> "Box":
+        """The box without the cells of a layer at one of its ends along an axis."""
+        first, last = self.start[axis], self.stop[axis]
+        if layer.start[axis] <= first:
+            first = max(first, layer.stop[axis])
+        else:
+            last = min(last, layer.start[axis])
+        start, shape = list(self.start), list(self.shape)
+        start[axis], shape[axis] = first, max(0, last - first)
+        return Box(tuple(start), tuple(shape))
+
     def slices(self, inside: "Box") -> tuple[slice, ...]:
         """Where the box is in an array that covers `inside`."""
         offsets = [first - origin for first, origin in zip(self.start, inside.start, strict=True)]
@@ -79,21 +90,9 @@ def partition(whole: Box, layers: tuple[tuple[int, Box], ...]) -> tuple[Box, tup
         for earlier, other in layers:
             if earlier < axis:
                 overlaps.append(own.common(other))
-                own = _without(own, other, earlier)
+                own = own.without(other, earlier)
         parts.append((own, tuple(each for each in overlaps if each.size)))
     inner = whole
     for axis, box in layers:
-        inner = _without(inner, box, axis)
+        inner = inner.without(box, axis)
     return inner, tuple(parts)
-
-
-def _without(box: Box, layer: Box, axis: int) -> Box:
-    """A box without the cells of a layer at one of its ends along an axis."""
-    first, last = box.start[axis], box.stop[axis]
-    if layer.start[axis] <= first:
-        first = max(first, layer.stop[axis])
-    else:
-        last = min(last, layer.start[axis])
-    start, shape = list(box.start), list(box.shape)
-    start[axis], shape[axis] = first, max(0, last - first)
-    return Box(tuple(start), tuple(shape))

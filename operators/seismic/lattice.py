@@ -6,6 +6,7 @@ loop; `put` writes it in place. Face f along an axis lies between the cells f - 
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -52,6 +53,14 @@ class Lattice:
         """What a field covers."""
         return self.whole.grown(self.reach)
 
+    def faces(self, axis: int) -> Box:
+        """All faces across an axis, the outer ones included."""
+        return Box(self.whole.start, tuple(n + (each == axis) for each, n in enumerate(self.shape)))
+
+    def haloed_faces(self, axis: int) -> Box:
+        """What a flux along an axis covers."""
+        return self.faces(axis).grown(self.reach)
+
     @functools.cached_property
     def strips(self) -> tuple[Strip, ...]:
         """The absorbing layers, axis by axis."""
@@ -87,6 +96,18 @@ class Lattice:
     def to_cells(self, flux: tf.Tensor, covers: Box, box: Box, axis: int) -> tf.Tensor:
         """First derivative along an axis in a box of cells, from values on the faces; minus the transpose of `to_faces`."""
         return sum(weight * cut(flux, covers, box.moved(axis, shift)) for shift, weight in _staggered(self.order, self.spacing[axis], 1 - self.reach))
+
+    def divergence(self, fluxes: Sequence[tf.Tensor], box: Box) -> tf.Tensor:
+        """Sum over the axes of `to_cells` in a box of cells."""
+        return sum(self.to_cells(flux, self.haloed_faces(axis), box, axis) for axis, flux in enumerate(fluxes))
+
+    def mirrored_flux(self, flux: tf.Tensor) -> tf.Tensor:
+        """The upward flux with its halo above a free surface: the mirror image of the flux below, with the same sign."""
+        if not self.free_surface or self.reach == 1:
+            return flux
+        covers, top = self.haloed_faces(0), self.shape[0]
+        rows = Box((top - self.reach + 1, *covers.start[1:]), (self.reach - 1, *covers.shape[1:]))
+        return put(flux, covers, tf.reverse(cut(flux, covers, rows), [0]), rows.moved(0, self.reach))
 
     def mirrored(self, field: tf.Tensor) -> tf.Tensor:
         """The field with its halo above a free surface: the mirror image of the cells below, with the opposite sign."""

@@ -1,15 +1,16 @@
 """The time loops of one shot, each compiled once: forward, adjoint and Born."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import tensorflow as tf
 
 from .boxes import Box
+from .density import Physics
 from .lattice import Lattice, cut, zeros
-from .stepping import ADJOINT, FORWARD, Point, Profiles, Slot, Sweep, empty, step, step_with_rate
+from .stepping import Material, Point, Profiles, Scattered, Slot, Sweep, empty, step, step_with_rate
 
 #: Slots of the ring: at least the three that a step needs.
 RINGS = (3, 4, 5)
@@ -47,12 +48,14 @@ class Program:
 
     Args:
         lattice: Where.
+        physics: What is stepped.
         steps: How many.
         every: Steps between the rates that are kept for the gradient; 0 keeps none. Divides `steps`, rounded up to whole rounds.
         sources, receivers: Boxes that hold the cells of every shot's sources and receivers.
     """
 
     lattice: Lattice
+    physics: Physics
     steps: int
     every: int
     sources: Box
@@ -86,79 +89,84 @@ class Program:
 
     @functools.cached_property
     def forward(self) -> Callable[..., Any]:
-        """(speed, profiles, state, sources, wavelet, receivers) to (data [receiver, step], state, rates)."""
+        """(material, profiles, state, sources, wavelet, receivers) to (data [receiver, step], state, what was kept)."""
         return tf.function(self._forward, jit_compile=True, autograph=False)
 
     @functools.cached_property
     def adjoint(self) -> Callable[..., Any]:
-        """(speed, profiles, state, sources, residual, receivers, rates) to (gradient of speed, gradient of wavelet, state)."""
+        """(material, profiles, state, sources, residual, receivers, what was kept) to (gradient of material, of wavelet, state)."""
         return tf.function(self._adjoint, jit_compile=True, autograph=False)
 
     @functools.cached_property
     def born(self) -> Callable[..., Any]:
-        """(speed, its change, profiles, state, its change, sources, wavelet, its change, receivers) to the change of the data."""
+        """(material, its change, profiles, state, its change, sources, wavelet, its change, receivers) to the change of the data."""
         return tf.function(self._born, jit_compile=True, autograph=False)
 
-    def _forward(self, speed: tf.Tensor, profiles: Profiles, state: State, sources: Spots, wavelet: tf.Tensor, receivers: Spots) -> Any:
-        lattice, dtype = self.lattice, speed.dtype
+    def _forward(self, material: Material, profiles: Profiles, state: State, sources: Spots, wavelet: tf.Tensor, receivers: Spots) -> Any:
+        lattice, dtype = self.lattice, wavelet.dtype
         signal = self._by_round(wavelet)
         data = tf.TensorArray(dtype, self.rounds, element_shape=[receivers.sample.columns.shape[0], self.unrolled])
         kept = self.unrolled // self.every if self.every else 0
-        advance, advance_with_rate = self._step(FORWARD, self.sources), self._step_with_rate()
-        rates = tf.TensorArray(dtype, self.rounds * kept, element_shape=lattice.shape)
+        images = tuple(tf.TensorArray(dtype, self.rounds * kept, element_shape=box.shape) for box in self.images)
+        advance, advance_with_rate = self._step(self.physics.forward, self.sources), self._step_with_rate()
 
-        def body(count: tf.Tensor, ring: Any, scratch: tf.Tensor, data: tf.TensorArray, rates: tf.TensorArray) -> Any:
+        def body(count: tf.Tensor, ring: Any, scratch: tf.Tensor, data: tf.TensorArray, images: Any) -> Any:
             ring, seen = list(ring), []
             source = sources.inject.times(tf.gather(signal, count))
             for at in range(self.unrolled):
                 older, old, new = (ring[(at + back) % self.ring] for back in (-2, -1, 0))
                 seen.append(tf.reshape(cut(old.field, lattice.haloed, self.receivers), [-1]))
                 if self.keeps(at):
-                    new, scratch = advance_with_rate(older.field, old, new, speed, profiles, source[:, at], scratch)
-                    rates = rates.write(count * kept + at // self.every, cut(scratch, lattice.haloed, lattice.whole))
+                    new, scratch = advance_with_rate(older.field, old, new, material, profiles, source[:, at], scratch)
+                    place = count * kept + at // self.every
+                    images = tuple(image.write(place, field) for image, field in zip(images, self._cut(scratch, new.fluxes), strict=True))
                 else:
-                    new = advance(older.field, old, new, speed, profiles, source[:, at])
+                    new = advance(older.field, old, new, material, profiles, source[:, at])
                 ring[at % self.ring] = new
             data = data.write(count, receivers.sample.times(tf.stack(seen, axis=1)))
-            return count + 1, tuple(ring), scratch, data, rates
+            return count + 1, tuple(ring), scratch, data, images
 
-        ring, _, data, rates = self._loop(body, self._ring(state, dtype), zeros(lattice.haloed, dtype), data, rates)
-        return self._by_time(data.stack()), State(ring[-2].field, ring[-1]), rates.stack() if kept else tf.zeros([0, *lattice.shape], dtype)
+        ring, _, data, images = self._loop(body, self._ring(state, dtype), zeros(lattice.haloed, dtype), data, images)
+        return self._by_time(data.stack()), State(ring[-2].field, ring[-1]), tuple(image.stack() for image in images) if kept else ()
 
     def _adjoint(
-        self, speed: tf.Tensor, profiles: Profiles, state: State, sources: Spots, residual: tf.Tensor, receivers: Spots, rates: tf.Tensor
-    ) -> Any:
-        lattice, dtype = self.lattice, speed.dtype
+        self, material: Material, profiles: Profiles, state: State, sources: Spots, residual: tf.Tensor, receivers: Spots, images: Any
+    ) -> Any:  # fmt: skip
+        lattice, dtype = self.lattice, residual.dtype
         signal = self._by_round(residual)
         felt = tf.TensorArray(dtype, self.rounds, element_shape=[sources.sample.columns.shape[0], self.unrolled])
         kept = self.unrolled // self.every
-        retreat = self._step(ADJOINT, self.receivers)
+        retreat = self._step(self.physics.adjoint, self.receivers)
 
-        def body(count: tf.Tensor, ring: Any, gradient: tf.Tensor, felt: tf.TensorArray) -> Any:
+        def body(count: tf.Tensor, ring: Any, sums: Any, felt: tf.TensorArray) -> Any:
             ring, seen, now = list(ring), [], self.rounds - 1 - count
             source = receivers.inject.times(tf.gather(signal, now))
             for back in range(self.unrolled):
                 at = self.unrolled - 1 - back
                 older, old, new = (ring[(back + shift) % self.ring] for shift in (-2, -1, 0))
                 seen.append(tf.reshape(cut(old.field, lattice.haloed, self.sources), [-1]))
+                new = retreat(older.field, old, new, material, profiles, source[:, at])
                 if self.keeps(at):
-                    rate = tf.gather(rates, now * kept + at // self.every)
-                    gradient = gradient + cut(old.field, lattice.haloed, lattice.whole) * rate
-                ring[back % self.ring] = retreat(older.field, old, new, speed, profiles, source[:, at])
+                    fields = self._cut(old.field, new.fluxes)
+                    place = now * kept + at // self.every
+                    sums = tuple(part + field * tf.gather(image, place) for part, field, image in zip(sums, fields, images, strict=True))
+                ring[back % self.ring] = new
             felt = felt.write(now, sources.sample.times(tf.stack(seen[::-1], axis=1)))
-            return count + 1, tuple(ring), gradient, felt
+            return count + 1, tuple(ring), sums, felt
 
-        ring, gradient, felt = self._loop(body, self._ring(state, dtype), tf.zeros_like(speed), felt)
-        return float(self.every) * gradient / speed, self._by_time(felt.stack()), State(ring[-2].field, ring[-1])
+        zero = tuple(zeros(box, dtype) for box in self.images)
+        ring, sums, felt = self._loop(body, self._ring(state, dtype), zero, felt)
+        return self._gradient(material, sums), self._by_time(felt.stack()), State(ring[-2].field, ring[-1])
 
     def _born(
-        self, speed: tf.Tensor, change: tf.Tensor, profiles: Profiles, state: State, state_change: State,
+        self, material: Material, change: Material, profiles: Profiles, state: State, state_change: State,
         sources: Spots, wavelet: tf.Tensor, wavelet_change: tf.Tensor, receivers: Spots,
     ) -> Any:  # fmt: skip
-        lattice, dtype = self.lattice, speed.dtype
-        advance, advance_with_rate = self._step(FORWARD, self.sources), self._step_with_rate()
+        lattice, dtype = self.lattice, wavelet.dtype
+        advance, advance_with_rate = self._step(self.physics.forward, self.sources), self._step_with_rate()
         signals = tf.stack([self._by_round(wavelet), self._by_round(wavelet_change)], axis=1)
         data = tf.TensorArray(dtype, self.rounds, element_shape=[receivers.sample.columns.shape[0], self.unrolled])
+        relative = tuple(part / whole for part, whole in zip(change.buoyancy, material.buoyancy, strict=True))
 
         def body(count: tf.Tensor, ring: Any, changes: Any, scratch: tf.Tensor, data: tf.TensorArray) -> Any:
             ring, changes, seen = list(ring), list(changes), []
@@ -168,30 +176,52 @@ class Program:
                 older, old, new = (ring[(at + back) % self.ring] for back in (-2, -1, 0))
                 older_change, old_change, new_change = (changes[(at + back) % self.ring] for back in (-2, -1, 0))
                 seen.append(tf.reshape(cut(old_change.field, lattice.haloed, self.receivers), [-1]))
-                new, scratch = advance_with_rate(older.field, old, new, speed, profiles, source[:, at], scratch)
+                new, scratch = advance_with_rate(older.field, old, new, material, profiles, source[:, at], scratch)
+                rate, *fluxes = self._cut(scratch, new.fluxes)
+                scattered = Scattered(change.stiffness * rate, tuple(part * flux for part, flux in zip(relative, fluxes, strict=True)))
                 ring[at % self.ring] = new
-                changes[at % self.ring] = advance(
-                    older_change.field, old_change, new_change, speed, profiles, source_change[:, at], (change, scratch)
-                )
+                changes[at % self.ring] = advance(older_change.field, old_change, new_change, material, profiles, source_change[:, at], scattered)
             data = data.write(count, receivers.sample.times(tf.stack(seen, axis=1)))
             return count + 1, tuple(ring), tuple(changes), scratch, data
 
         rings = self._ring(state, dtype), self._ring(state_change, dtype)
         return self._by_time(self._loop(body, *rings, zeros(lattice.haloed, dtype), data)[-1].stack())
 
+    # ------------------------------------------------------------------------------------------------------- pieces
+
+    @property
+    def images(self) -> tuple[Box, ...]:
+        """Where the fields that the gradient needs are kept: the rate in the cells, and the fluxes on the faces of each axis."""
+        lattice = self.lattice
+        axes = range(len(lattice.shape)) if self.physics.fluxes else ()
+        return (lattice.whole, *(lattice.faces(axis) for axis in axes))
+
+    def _cut(self, field: tf.Tensor, fluxes: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        covers = (self.lattice.haloed, *(self.lattice.haloed_faces(axis) for axis in range(len(fluxes))))
+        return tuple(cut(part, cover, box) for part, cover, box in zip((field, *fluxes), covers, self.images, strict=True))
+
+    def _gradient(self, material: Material, sums: Sequence[tf.Tensor]) -> Material:
+        """With respect to the material, from sums over time of products of the two wavefields."""
+        stiffness, *fluxes = (float(self.every) * part for part in sums)
+        if fluxes and self.lattice.free_surface:
+            # The flux through a free surface is its own mirror image: the two halves of the sum are one.
+            fluxes[0] = tf.concat([fluxes[0][:-1], fluxes[0][-1:] / 2], axis=0)
+        return Material(stiffness / material.stiffness, tuple(-part / whole**2 for part, whole in zip(fluxes, material.buoyancy, strict=True)))
+
     def _step(self, sweep: Sweep, sources: Box) -> Callable[..., Slot]:
         """One step as a graph of its own: traced once, not once for each of the steps in a round."""
 
-        def one(older: tf.Tensor, old: Slot, new: Slot, speed: tf.Tensor, profiles: Profiles, values: tf.Tensor, *scattered: Any) -> Slot:
-            return step(self.lattice, sweep, older, old, new, speed, profiles, Point(sources, values), *scattered)
+        def one(older: tf.Tensor, old: Slot, new: Slot, material: Material, profiles: Profiles, values: tf.Tensor, *scattered: Any) -> Slot:
+            return step(self.lattice, sweep, older, old, new, material, profiles, Point(sources, values), *scattered)
 
         return tf.function(one, autograph=False)
 
     def _step_with_rate(self) -> Callable[..., tuple[Slot, tf.Tensor]]:
         def one(
-            older: tf.Tensor, old: Slot, new: Slot, speed: tf.Tensor, profiles: Profiles, values: tf.Tensor, scratch: tf.Tensor
+            older: tf.Tensor, old: Slot, new: Slot, material: Material, profiles: Profiles, values: tf.Tensor, scratch: tf.Tensor
         ) -> tuple[Slot, tf.Tensor]:
-            return step_with_rate(self.lattice, FORWARD, older, old, new, speed, profiles, Point(self.sources, values), scratch)
+            point = Point(self.sources, values)
+            return step_with_rate(self.lattice, self.physics.forward, older, old, new, material, profiles, point, scratch)
 
         return tf.function(one, autograph=False)
 
@@ -199,8 +229,8 @@ class Program:
         return tf.while_loop(lambda count, *_: count < self.rounds, body, (tf.constant(0), *carried), maximum_iterations=self.rounds)[1:]
 
     def _ring(self, state: State, dtype: Any) -> tuple[Slot, ...]:
-        blank = [empty(self.lattice, dtype) for _ in range(self.ring - 1)]
-        return (*blank[1:], Slot(state.older, blank[0].memories), state.old)
+        blank = [empty(self.lattice, dtype, fluxes=self.physics.fluxes) for _ in range(self.ring - 1)]
+        return (*blank[1:], blank[0]._replace(field=state.older), state.old)
 
     def _by_round(self, signal: tf.Tensor) -> tf.Tensor:
         """[point, step] as [round, point, step of the round], with zeros at the end."""
@@ -211,7 +241,7 @@ class Program:
         return tf.reshape(tf.transpose(rounds, [1, 0, 2]), [-1, self.padded_steps])[:, : self.steps]
 
 
-def rest(lattice: Lattice, dtype: Any) -> State:
+def rest(lattice: Lattice, physics: Physics, dtype: Any) -> State:
     """A medium at rest."""
-    slot = empty(lattice, dtype)
+    slot = empty(lattice, dtype, fluxes=physics.fluxes)
     return State(tf.identity(slot.field), slot)

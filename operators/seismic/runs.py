@@ -13,15 +13,16 @@ from . import resampling
 from .acquisition import Points
 from .boxes import Box
 from .lattice import Lattice, cut
+from .materials import Rock, material, pulled, pushed
 from .program import Spots, State, Taps, rest
 from .shots import Gradient, Loop, Medium, Shot
-from .stepping import Slot
+from .stepping import Material
 
 
 class Change(NamedTuple):
-    """A change of the model, as the programs take it: of C, and the shots with changes in place of their wavelets and starts."""
+    """A change of the model, as the programs take it: of the material, and the shots with changes in place of their wavelets and starts."""
 
-    speed: tf.Tensor
+    material: Material
     shots: Sequence[Shot]
 
 
@@ -35,28 +36,28 @@ class Run:
         substeps: Steps to a sample of the data.
         points: Sources and receivers.
         profiles: Of the layers.
-        velocity: [grid], m/s.
+        rock: Velocity and density on the grid.
         wavelet: [shot, source, time].
         initial: [shot, 2, *grid]: the pressure one step before the start and at it, or None.
     """
 
     def __init__(
         self, loop: Loop, time_step: float, substeps: int, points: tuple[Points, Points], profiles: Sequence[Sequence[np.ndarray]],
-        velocity: tf.Tensor, wavelet: tf.Tensor, initial: tf.Tensor | None,
+        rock: Rock, wavelet: tf.Tensor, initial: tf.Tensor | None,
     ) -> None:  # fmt: skip
         self._loop, self._time_step, self._substeps, self._points = loop, time_step, substeps, points
-        self._velocity, self._samples = velocity, wavelet.shape[-1]
-        dtype = velocity.dtype
+        self._rock, self._samples = rock, wavelet.shape[-1]
+        dtype = wavelet.dtype
         constants = [[tf.constant(part, dtype) for part in strip] for strip in profiles]
-        self.medium = Medium(tf.square(extended(velocity, loop.lattice.widths) * time_step), constants)
+        self.medium = Medium(material(rock, loop.lattice.widths, time_step), constants)
         self.shots = self._all_shots(wavelet, initial)
 
     def changed(self, tangent: Nest) -> Change:
         """A change of the model."""
-        velocity = extended(self._velocity, self._loop.lattice.widths)
-        speed = 2 * self._time_step**2 * velocity * extended(tangent["velocity"], self._loop.lattice.widths)
-        wavelet = tangent.get("wavelet", tf.zeros([len(self.shots), self._points[0].columns.shape[1], self._samples], velocity.dtype))
-        return Change(speed, self._all_shots(wavelet, tangent.get("initial")))
+        density = None if self._rock.density is None else tangent.get("density", tf.zeros_like(self._rock.density))
+        change = pushed(self._rock, Rock(tangent["velocity"], density), self._loop.lattice.widths, self._time_step)
+        still = tf.zeros([len(self.shots), self._points[0].columns.shape[1], self._samples], self._rock.velocity.dtype)
+        return Change(change, self._all_shots(tangent.get("wavelet", still), tangent.get("initial")))
 
     def sampled(self, data: tf.Tensor) -> tf.Tensor:
         """[shot, receiver, step] at the samples of the data."""
@@ -73,9 +74,9 @@ class Run:
     def collected(self, name: str, gradients: Sequence[Gradient]) -> tf.Tensor:
         """The gradient with respect to one part of the model, from those of the shots, added in their order."""
         lattice = self._loop.lattice
-        if name == "velocity":
-            total = tf.add_n([gradient.speed for gradient in gradients])
-            return folded(2 * self._time_step**2 * extended(self._velocity, lattice.widths) * total, lattice.widths)
+        if name in Rock._fields:
+            total = tf.nest.map_structure(lambda *parts: tf.add_n(parts), *(gradient.material for gradient in gradients))
+            return getattr(pulled(self._rock, total, lattice.widths, self._time_step), name)
         if name == "wavelet":
             fine = tf.stack([gradient.wavelet for gradient in gradients]) / math.prod(lattice.spacing)
             return fine if self._substeps == 1 else _along_time(resampling.interpolation(self._samples, self._substeps).T.tocsr(), fine)
@@ -84,8 +85,8 @@ class Run:
     def _of_the_start(self, adjoint: State) -> tf.Tensor:
         """lambda at the start is the gradient with respect to the field there; with respect to the one before it is -lambda one step later."""
         inner = _inner(self._loop.lattice)
-        speed = cut(self.medium.speed, self._loop.lattice.whole, inner)
-        later, first = (cut(field, self._loop.lattice.haloed, inner) / speed for field in (adjoint.older, adjoint.old.field))
+        stiffness = cut(self.medium.material.stiffness, self._loop.lattice.whole, inner)
+        later, first = (cut(field, self._loop.lattice.haloed, inner) / stiffness for field in (adjoint.older, adjoint.old.field))
         return tf.stack([-later, first])
 
     def _all_shots(self, wavelet: tf.Tensor, initial: tf.Tensor | None) -> list[Shot]:
@@ -95,9 +96,15 @@ class Run:
     def _shot(self, number: int, wavelet: tf.Tensor, initial: tf.Tensor | None) -> Shot:
         sources, receivers = self._points
         lattice, dtype = self._loop.lattice, wavelet.dtype
-        start = rest(lattice, dtype) if initial is None else _started(lattice, initial)
+        start = rest(lattice, self._loop.physics, dtype) if initial is None else self._started(initial)
         density = 1 / math.prod(lattice.spacing)  # of a unit source in one cell: a delta function
         return Shot(spots(sources, number, dtype), spots(receivers, number, dtype), density * wavelet, start)
+
+    def _started(self, initial: tf.Tensor) -> State:
+        lattice, blank = self._loop.lattice, rest(self._loop.lattice, self._loop.physics, initial.dtype)
+        pads = [[part.start, n - part.stop] for part, n in zip(_inner(lattice).slices(lattice.haloed), lattice.haloed.shape, strict=True)]
+        older, old = (lattice.mirrored(tf.pad(part, pads)) for part in tf.unstack(initial))
+        return State(older, blank.old._replace(field=old))
 
 
 def spots(points: Points, shot: int, dtype: tf.DType) -> Spots:
@@ -107,35 +114,10 @@ def spots(points: Points, shot: int, dtype: tf.DType) -> Spots:
     return Spots(sample, Taps(tf.constant(rows), tf.constant(values, dtype)))
 
 
-def extended(field: tf.Tensor, widths: Sequence[Sequence[int]]) -> tf.Tensor:
-    """A field on the grid, continued through the layers with the values of its outermost cells."""
-    for axis, (lower, upper) in enumerate(widths):
-        n = field.shape[axis]
-        field = tf.gather(field, np.clip(np.arange(-lower, n + upper), 0, n - 1), axis=axis)
-    return field
-
-
-def folded(field: tf.Tensor, widths: Sequence[Sequence[int]]) -> tf.Tensor:
-    """The transpose of `extended`: what lies in the layers is added to the outermost cells."""
-    for axis, (lower, upper) in enumerate(widths):
-        n = field.shape[axis]
-        counts = [lower + 1, *[1] * (n - lower - upper - 2), upper + 1]
-        first, *inner, last = tf.split(field, [counts[0], n - counts[0] - counts[-1], counts[-1]], axis=axis)
-        ends = (tf.reduce_sum(part, axis=axis, keepdims=True) for part in (first, last))
-        field = tf.concat([next(ends), *inner, next(ends)], axis=axis)
-    return field
-
-
 def _inner(lattice: Lattice) -> Box:
     """The cells of the grid, without the layers."""
     shape = tuple(n - lower - upper for n, (lower, upper) in zip(lattice.shape, lattice.widths, strict=True))
     return Box(tuple(lower for lower, _ in lattice.widths), shape)
-
-
-def _started(lattice: Lattice, initial: tf.Tensor) -> State:
-    pads = [[part.start, n - part.stop] for part, n in zip(_inner(lattice).slices(lattice.haloed), lattice.haloed.shape, strict=True)]
-    older, old = (lattice.mirrored(tf.pad(part, pads)) for part in tf.unstack(initial))
-    return State(older, Slot(old, rest(lattice, initial.dtype).old.memories))
 
 
 def _along_time(matrix: object, signals: tf.Tensor) -> tf.Tensor:

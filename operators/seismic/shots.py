@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from ..sensitivity.strategy import Plan, cost, kept_on_the_way
 from .boxes import Box
+from .density import Physics
 from .lattice import Lattice
 from .program import Program, Spots, State, rest
-from .stepping import Profiles
+from .stepping import Material, Profiles
 
 Result = TypeVar("Result")
 
@@ -33,7 +34,7 @@ def each(function: Callable[[int], Result], count: int) -> list[Result]:
 class Medium(NamedTuple):
     """What a shot propagates in."""
 
-    speed: tf.Tensor
+    material: Material
     profiles: Profiles
 
 
@@ -47,9 +48,9 @@ class Shot(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """Of one shot, with respect to C, its wavelet [source, step], and the adjoint state at the start."""
+    """Of one shot, with respect to the material, its wavelet [source, step], and the adjoint state at the start."""
 
-    speed: tf.Tensor
+    material: Material
     wavelet: tf.Tensor
     start: State
 
@@ -61,12 +62,14 @@ class Loop:
 
     Args:
         lattice: Where.
+        physics: What is stepped.
         steps: How many.
         plan: What is kept.
         sources, receivers: Boxes of every shot's points.
     """
 
     lattice: Lattice
+    physics: Physics
     steps: int
     plan: Plan
     sources: Box
@@ -74,7 +77,7 @@ class Loop:
 
     def program(self, every: int) -> Program:
         """That of a segment, which keeps every so many rates."""
-        return _program(self.lattice, self.plan.segment, every, self.sources, self.receivers)
+        return _program(self.lattice, self.physics, self.plan.segment, every, self.sources, self.receivers)
 
     @property
     def segments(self) -> int:
@@ -86,15 +89,15 @@ class Loop:
         data, state, _ = self._run(medium, shot, shot.start, range(self.segments), every=0)
         return data, state
 
-    def born(self, medium: Medium, shot: Shot, speed: tf.Tensor, change: "Shot") -> tf.Tensor:
-        """The change of the data [receiver, step] for a change of C, and of the wavelet and the start (those of `change`)."""
-        program = _program(self.lattice, self.steps, 0, self.sources, self.receivers)
+    def born(self, medium: Medium, shot: Shot, material: Material, change: Shot) -> tf.Tensor:
+        """The change of the data [receiver, step] for a change of the material, and of the wavelet and the start (those of `change`)."""
+        program = _program(self.lattice, self.physics, self.steps, 0, self.sources, self.receivers)
         return program.born(
-            medium.speed, speed, medium.profiles, shot.start, change.start, shot.sources, shot.wavelet, change.wavelet, shot.receivers
+            medium.material, material, medium.profiles, shot.start, change.start, shot.sources, shot.wavelet, change.wavelet, shot.receivers
         )
 
     def record(self, medium: Medium, shot: Shot) -> tuple[tf.Tensor, State, Any]:
-        """The same, and what `adjoint` needs: the kept rates of one segment, or states at the start of some segments."""
+        """The same, and what `adjoint` needs: what one segment kept, or states at the start of some segments."""
         if self.segments == 1:
             return self._run(medium, shot, shot.start, range(1), every=self.plan.every)
         places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
@@ -107,7 +110,8 @@ class Loop:
 
     def adjoint(self, medium: Medium, shot: Shot, record: Any, residual: tf.Tensor) -> Gradient:
         """The gradient of ``sum(residual * data)``."""
-        later = Gradient(tf.zeros_like(medium.speed), shot.wavelet[:, :0], rest(self.lattice, residual.dtype))
+        nothing = tf.nest.map_structure(tf.zeros_like, medium.material)
+        later = Gradient(nothing, shot.wavelet[:, :0], rest(self.lattice, self.physics, residual.dtype))
         if self.segments == 1:
             return self._back(medium, shot, 0, record, residual, later)
         places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
@@ -122,27 +126,28 @@ class Loop:
     ) -> Gradient:
         """The gradient of `count` segments from a state on, with so many checkpoints to spare, behind that of all later segments."""
         if count == 1:
-            rates = self._run(medium, shot, state, range(first, first + 1), every=self.plan.every)[2]
-            return self._back(medium, shot, first, rates, residual, later)
+            images = self._run(medium, shot, state, range(first, first + 1), every=self.plan.every)[2]
+            return self._back(medium, shot, first, images, residual, later)
         split = cost(count, spare)[1] if spare else count - 1
         middle = self._run(medium, shot, state, range(first, first + split), every=0)[1]
         later = self._reverse(medium, shot, first + split, count - split, middle, max(spare - 1, 0), residual, later)
         return self._reverse(medium, shot, first, split, state, spare, residual, later)
 
-    def _run(self, medium: Medium, shot: Shot, state: State, segments: range, every: int) -> tuple[tf.Tensor, State, tf.Tensor]:
+    def _run(self, medium: Medium, shot: Shot, state: State, segments: range, every: int) -> tuple[tf.Tensor, State, Any]:
         parts = []
         for segment in segments:
             wavelet = self._part(shot.wavelet, segment)
-            data, state, rates = self.program(every).forward(*medium, state, shot.sources, wavelet, shot.receivers)
+            data, state, images = self.program(every).forward(*medium, state, shot.sources, wavelet, shot.receivers)
             parts.append(data)
         start = segments.start * self.plan.segment
-        return tf.concat(parts, axis=1)[:, : self.steps - start], state, rates
+        return tf.concat(parts, axis=1)[:, : self.steps - start], state, images
 
-    def _back(self, medium: Medium, shot: Shot, segment: int, rates: tf.Tensor, residual: tf.Tensor, later: Gradient) -> Gradient:
+    def _back(self, medium: Medium, shot: Shot, segment: int, images: Any, residual: tf.Tensor, later: Gradient) -> Gradient:
         part = self._part(residual, segment)
-        speed, wavelet, state = self.program(self.plan.every).adjoint(*medium, later.start, shot.sources, part, shot.receivers, rates)
+        material, wavelet, state = self.program(self.plan.every).adjoint(*medium, later.start, shot.sources, part, shot.receivers, images)
         known = wavelet[:, : self.steps - segment * self.plan.segment]
-        return Gradient(later.speed + speed, tf.concat([known, later.wavelet], axis=1), state)
+        material = tf.nest.map_structure(tf.add, later.material, material)
+        return Gradient(material, tf.concat([known, later.wavelet], axis=1), state)
 
     def _part(self, signal: tf.Tensor, segment: int) -> tf.Tensor:
         """A segment of a signal [point, step], with zeros where it has ended."""

@@ -1,20 +1,12 @@
 r"""One time step of the acoustic wave equation, forward and adjoint.
 
-With C = (velocity dt)^2, the Laplacian L and the source s, a step is
+With a stiffness C (of constant density: (velocity dt)^2), the spatial operator L and the source s, a step is
 
-.. math:: u^{n+1} = 2 u^n - u^{n-1} + C (r^n + s^n), \qquad r = L u + \sum_{layers} (D \psi + \zeta),
+.. math:: u^{n+1} = 2 u^n - u^{n-1} + C (r^n + s^n), \qquad r = L u + \text{what the absorbing layers add}.
 
-where D and its transpose are staggered first differences and each layer carries two memories, updated first
-(`boundaries` has the coefficients),
-
-.. math:: \psi \leftarrow b \psi + a \, (-D^T) u, \qquad \zeta \leftarrow b \zeta + a \, (\partial^2 u + D \psi).
-
-The transpose of that step, run backwards with :math:`\mu = C \lambda` for the adjoint field lambda, has the same form,
-
-.. math:: \xi \leftarrow b \xi + a \mu, \quad \eta \leftarrow b \eta - a (-D^T) (\mu + \xi), \quad
-          r = L \mu + \sum_{layers} (\partial^2 \xi - D \eta),
-
-so that one code runs both, and the gradient with respect to C is the sum of :math:`\mu^{n+1} (r^n + s^n) / C`.
+`density` has L, the layers' memories and their transposes: run backwards with :math:`\mu = C \lambda` for the adjoint field lambda, the
+transpose of the step has the same form, so that one code runs both, and the gradient with respect to C is the sum of
+:math:`\mu^{n+1} (r^n + s^n) / C`.
 
 A state keeps its fields in a ring of slots. Each step writes a slot that nothing reads any more: the loop copies nothing, and as no
 expression reads what it writes XLA vectorises it. One shot is one program on one core; shots run side by side (`shots.each`). That
@@ -23,7 +15,7 @@ is faster than XLA's own threads, which never split a loop that writes in place,
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -42,10 +34,23 @@ class Memory(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A wavefield at one time, with the memories of the layers."""
+    """A wavefield at one time, with the memories of the layers, and the fluxes that changed it last, where density varies."""
 
     field: tf.Tensor
     memories: tuple[Memory, ...]
+    fluxes: tuple[tf.Tensor, ...] = ()
+
+
+class Material(NamedTuple):
+    """What a wave propagates in.
+
+    Args:
+        stiffness: C of every cell: (velocity dt)^2, m2; times the density where that varies.
+        buoyancy: 1 / density on the faces of each axis; none where density is constant.
+    """
+
+    stiffness: tf.Tensor
+    buoyancy: tuple[tf.Tensor, ...] = ()
 
 
 class Point(NamedTuple):
@@ -55,102 +60,73 @@ class Point(NamedTuple):
     values: tf.Tensor
 
 
-def empty(lattice: Lattice, dtype: Any) -> Slot:
-    """A slot of zeros."""
-    return Slot(zeros(lattice.haloed, dtype), tuple(Memory(zeros(strip.memory, dtype), zeros(strip.memory, dtype)) for strip in lattice.strips))
+class Scattered(NamedTuple):
+    """What a change of the material adds to a step (Born): to the field in every cell, and to the fluxes on the faces of each axis."""
+
+    field: tf.Tensor
+    fluxes: tuple[tf.Tensor, ...] = ()
 
 
 class Sweep(abc.ABC):
-    """What differs between the forward step and its transpose."""
+    """The spatial part of a step, or of its transpose."""
 
     @abc.abstractmethod
-    def remember(self, lattice: Lattice, strip: Strip, field: tf.Tensor, old: Memory, new: Memory, profiles: Sequence[tf.Tensor]) -> Memory:
-        """What a layer remembers after this step, written into `new`."""
+    def prepare(
+        self, lattice: Lattice, old: Slot, new: Slot, material: Material, profiles: Profiles, scattered: Scattered | None
+    ) -> tuple[tuple[Memory, ...], tuple[tf.Tensor, ...]]:
+        """The memories after this step, and the fluxes, written into those of `new`."""
+
+    @abc.abstractmethod
+    def rate(self, lattice: Lattice, field: tf.Tensor, fluxes: Sequence[tf.Tensor], box: Box) -> tf.Tensor:
+        """L u in a box of cells."""
 
     @abc.abstractmethod
     def correction(self, lattice: Lattice, strip: Strip, memory: Memory, box: Box) -> tf.Tensor:
-        """What a layer adds to the Laplacian in a box of the cells that it touches."""
+        """What a layer adds to it in a box of the cells that it touches."""
 
 
-@final
-class Forward(Sweep):
-    """The step itself: psi on the faces and zeta in the cells."""
-
-    def remember(self, lattice: Lattice, strip: Strip, field: tf.Tensor, old: Memory, new: Memory, profiles: Sequence[tf.Tensor]) -> Memory:
-        axis, covers = strip.axis, strip.memory
-        a, b, a_faces, b_faces = profiles
-        slope = lattice.to_faces(field, lattice.haloed, strip.faces, axis)
-        psi = put(new.faces, covers, b_faces * cut(old.faces, covers, strip.faces) + a_faces * slope, strip.faces)
-        bend = lattice.second(field, lattice.haloed, strip.cells, axis) + lattice.to_cells(psi, covers, strip.cells, axis)
-        zeta = put(new.cells, covers, b * cut(old.cells, covers, strip.cells) + a * bend, strip.cells)
-        return Memory(psi, zeta)
-
-    def correction(self, lattice: Lattice, strip: Strip, memory: Memory, box: Box) -> tf.Tensor:
-        return lattice.to_cells(memory.faces, strip.memory, box, strip.axis) + cut(memory.cells, strip.memory, box)
-
-
-@final
-class Adjoint(Sweep):
-    """Its transpose: eta on the faces and xi in the cells."""
-
-    def remember(self, lattice: Lattice, strip: Strip, field: tf.Tensor, old: Memory, new: Memory, profiles: Sequence[tf.Tensor]) -> Memory:
-        axis, covers = strip.axis, strip.memory
-        a, b, a_faces, b_faces = profiles
-        xi = put(new.cells, covers, b * cut(old.cells, covers, strip.cells) + a * cut(field, lattice.haloed, strip.cells), strip.cells)
-        slope = lattice.to_faces(field, lattice.haloed, strip.faces, axis) + lattice.to_faces(xi, covers, strip.faces, axis)
-        eta = put(new.faces, covers, b_faces * cut(old.faces, covers, strip.faces) - a_faces * slope, strip.faces)
-        return Memory(eta, xi)
-
-    def correction(self, lattice: Lattice, strip: Strip, memory: Memory, box: Box) -> tf.Tensor:
-        return lattice.second(memory.cells, strip.memory, box, strip.axis) - lattice.to_cells(memory.faces, strip.memory, box, strip.axis)
-
-
-FORWARD, ADJOINT = Forward(), Adjoint()
+def empty(lattice: Lattice, dtype: Any, *, fluxes: bool) -> Slot:
+    """A slot of zeros."""
+    memories = tuple(Memory(zeros(strip.memory, dtype), zeros(strip.memory, dtype)) for strip in lattice.strips)
+    axes = range(len(lattice.shape)) if fluxes else ()
+    return Slot(zeros(lattice.haloed, dtype), memories, tuple(zeros(lattice.haloed_faces(axis), dtype) for axis in axes))
 
 
 def step(
-    lattice: Lattice, sweep: Sweep, older: tf.Tensor, old: Slot, new: Slot, speed: tf.Tensor, profiles: Profiles, source: Point,
-    scattered: tuple[tf.Tensor, tf.Tensor] | None = None,
+    lattice: Lattice, sweep: Sweep, older: tf.Tensor, old: Slot, new: Slot, material: Material, profiles: Profiles, source: Point,
+    scattered: Scattered | None = None,
 ) -> Slot:  # fmt: skip
     """The next wavefield, written into the slot `new`.
 
     Args:
         lattice, sweep: Where and what.
         older, old: The field one step before, and the state now.
-        speed: C = (velocity dt)^2 of every cell, m2.
-        profiles: Of the layers.
+        material, profiles: Of the cells, and of the layers.
         source: s, in a box.
-        scattered: A change of C, and r + s of the field that it scatters (`step_with_rate`): their product is added (Born).
+        scattered: What a change of the material adds.
     """
-    memories = _remember(lattice, sweep, old, new, profiles)
+    memories, fluxes = sweep.prepare(lattice, old, new, material, profiles, scattered)
 
     def value(box: Box, rate: tf.Tensor) -> tf.Tensor:
-        moved = _coasting(lattice, older, old.field, box) + cut(speed, lattice.whole, box) * rate
-        if scattered is None:
-            return moved
-        return moved + cut(scattered[0], lattice.whole, box) * cut(scattered[1], lattice.haloed, box)
+        moved = _coasting(lattice, older, old.field, box) + cut(material.stiffness, lattice.whole, box) * rate
+        return moved if scattered is None else moved + cut(scattered.field, lattice.whole, box)
 
     def more(box: Box, rate: tf.Tensor) -> tf.Tensor:
-        return cut(speed, lattice.whole, box) * rate
+        return cut(material.stiffness, lattice.whole, box) * rate
 
-    field = _assembled(lattice, sweep, old.field, memories, source, new.field, value, more)
-    return Slot(lattice.mirrored(field), memories)
+    field = _assembled(lattice, sweep, Slot(old.field, memories, fluxes), source, new.field, value, more)
+    return Slot(lattice.mirrored(field), memories, fluxes)
 
 
 def step_with_rate(
-    lattice: Lattice, sweep: Sweep, older: tf.Tensor, old: Slot, new: Slot, speed: tf.Tensor, profiles: Profiles, source: Point, scratch: tf.Tensor
+    lattice: Lattice, sweep: Sweep, older: tf.Tensor, old: Slot, new: Slot, material: Material, profiles: Profiles, source: Point, scratch: tf.Tensor
 ) -> tuple[Slot, tf.Tensor]:
     """The same, and r + s (`lattice.haloed`), which the gradient needs, written into `scratch` first."""
-    memories = _remember(lattice, sweep, old, new, profiles)
-    rate = _assembled(lattice, sweep, old.field, memories, source, scratch, lambda _, rate: rate, lambda _, rate: rate)
+    memories, fluxes = sweep.prepare(lattice, old, new, material, profiles, None)
+    rate = _assembled(lattice, sweep, Slot(old.field, memories, fluxes), source, scratch, lambda _, rate: rate, lambda _, rate: rate)
     whole = lattice.whole
-    field = _coasting(lattice, older, old.field, whole) + speed * cut(rate, lattice.haloed, whole)
-    return Slot(lattice.mirrored(put(new.field, lattice.haloed, field, whole)), memories), rate
-
-
-def _remember(lattice: Lattice, sweep: Sweep, old: Slot, new: Slot, profiles: Profiles) -> tuple[Memory, ...]:
-    layers = zip(lattice.strips, old.memories, new.memories, profiles, strict=True)
-    return tuple(sweep.remember(lattice, strip, old.field, before, after, profile) for strip, before, after, profile in layers)
+    field = _coasting(lattice, older, old.field, whole) + material.stiffness * cut(rate, lattice.haloed, whole)
+    return Slot(lattice.mirrored(put(new.field, lattice.haloed, field, whole)), memories, fluxes), rate
 
 
 def _coasting(lattice: Lattice, older: tf.Tensor, old: tf.Tensor, box: Box) -> tf.Tensor:
@@ -158,16 +134,16 @@ def _coasting(lattice: Lattice, older: tf.Tensor, old: tf.Tensor, box: Box) -> t
 
 
 def _assembled(
-    lattice: Lattice, sweep: Sweep, field: tf.Tensor, memories: Sequence[Memory], source: Point, target: tf.Tensor,
+    lattice: Lattice, sweep: Sweep, state: Slot, source: Point, target: tf.Tensor,
     value: Callable[[Box, tf.Tensor], tf.Tensor], more: Callable[[Box, tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:  # fmt: skip
     """`target` with ``value(box, r)`` written box by box, each cell once; where layers overlap, and at the source, ``more(box, r)`` is added."""
     covers = lattice.haloed
     inner, layers = lattice.parts
-    target = put(target, covers, value(inner, lattice.laplacian(field, covers, inner)), inner)
+    target = put(target, covers, value(inner, sweep.rate(lattice, state.field, state.fluxes, inner)), inner)
     additions = []
-    for strip, memory, (own, overlaps) in zip(lattice.strips, memories, layers, strict=True):
-        rate = lattice.laplacian(field, covers, own) + sweep.correction(lattice, strip, memory, own)
+    for strip, memory, (own, overlaps) in zip(lattice.strips, state.memories, layers, strict=True):
+        rate = sweep.rate(lattice, state.field, state.fluxes, own) + sweep.correction(lattice, strip, memory, own)
         target = put(target, covers, value(own, rate), own)
         additions += [(box, sweep.correction(lattice, strip, memory, box)) for box in overlaps]
     for box, rate in [*additions, (source.box, tf.reshape(source.values, source.box.shape))]:
