@@ -19,11 +19,11 @@ import numpy as np
 import tensorflow as tf
 
 from .. import checks
-from ..forward import ForwardOperator, Linearization, Nest
+from ..forward import ForwardOperator, Linearization, Nest, conform
 from ..grid import Grid
 from ..sensitivity.strategy import Every, Plan, StoreAll, Strategy
 from ..sparse import CSRMatrix
-from . import limits, resampling, wavelets
+from . import assembly, limits, resampling, wavelets
 from .acquisition import Acquisition, Points
 from .boundaries import Absorbing
 from .density import CONSTANT, VARIABLE
@@ -218,11 +218,10 @@ class AcousticWave(ForwardOperator):
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
 
-    def step_matrix(self, velocity: Any) -> CSRMatrix:
-        """One internal step as a sparse matrix; see `assembly`."""
-        from .assembly import step_matrix
-
-        return step_matrix(self, velocity)
+    def step_matrix(self, model: Nest) -> CSRMatrix:
+        """One internal step without a source as a sparse matrix, [state, state]; `assembly` has the order of the state."""
+        run = self._run(conform("model", model, self.model_spec))
+        return assembly.step_matrix(self.lattice, *run.medium)
 
     def _run(self, model: Nest) -> Run:
         wavelet = model.get("wavelet", tf.constant(self.wavelet, self.dtype))
