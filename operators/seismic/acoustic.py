@@ -31,7 +31,7 @@ from .lattice import Lattice
 from .materials import Rock
 from .program import State
 from .runs import Run
-from .shots import Loop, each
+from .shots import Loop, Memory, each
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)
@@ -217,6 +217,19 @@ class AcousticWave(ForwardOperator):
             return run.sampled(tf.stack(each(lambda n: self._loop.born(run.medium, run.shots[n], change.material, change.shots[n]), len(run.shots))))
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
+
+    def memory_estimate(self) -> Memory:
+        """What a gradient of all shots takes above what the process holds before, bytes; nothing is computed."""
+        return self._loop.memory(self.acquisition.shots, self.dtype.size)
+
+    def illumination(self, model: Nest) -> tf.Tensor:
+        """Sum over shots and time of the square of ``d2p/dt2 / v^2``, [grid.shape]: how well each cell is lit by the sources.
+
+        The diagonal of the Gauss-Newton Hessian without what the receivers add (Shin, Yoon, Marfurt et al., Geophys. Prosp. 49, 2001).
+        """
+        run = self._run(conform("model", model, self.model_spec))
+        total = tf.add_n(each(lambda number: self._loop.illumination(run.medium, run.shots[number]), len(run.shots)))
+        return run.inside(total) * self.internal_step
 
     def step_matrix(self, model: Nest) -> CSRMatrix:
         """One internal step without a source as a sparse matrix, [state, state]; `assembly` has the order of the state."""

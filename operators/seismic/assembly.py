@@ -20,8 +20,6 @@ from .lattice import Lattice, cut, put
 from .program import State
 from .stepping import Material, Memory, Profiles, empty
 
-Matrix = scipy.sparse.csr_array
-
 
 def step_matrix(lattice: Lattice, material: Material, profiles: Profiles) -> CSRMatrix:
     """The matrix of one step.
@@ -54,7 +52,9 @@ def step_matrix(lattice: Lattice, material: Material, profiles: Profiles) -> CSR
     return CSRMatrix.from_scipy(scipy.sparse.csr_array(scipy.sparse.vstack([field, after, *blocks])))
 
 
-def _constant(lattice: Lattice, material: Material, field: Matrix, psis: Sequence[Matrix]) -> tuple[Matrix, list[Matrix]]:
+def _constant(
+    lattice: Lattice, material: Material, field: scipy.sparse.csr_array, psis: Sequence[scipy.sparse.csr_array]
+) -> tuple[scipy.sparse.csr_array, list[scipy.sparse.csr_array]]:
     """(L u + D psi, and for each layer the second derivative + D psi in its cells)."""
     second = [_along(lattice, axis, _second) @ field for axis in range(len(lattice.shape))]
     rate, bends = functools.reduce(lambda total, part: total + part, second), []
@@ -65,7 +65,9 @@ def _constant(lattice: Lattice, material: Material, field: Matrix, psis: Sequenc
     return rate, bends
 
 
-def _variable(lattice: Lattice, material: Material, field: Matrix, psis: Sequence[Matrix]) -> tuple[Matrix, list[Matrix]]:
+def _variable(
+    lattice: Lattice, material: Material, field: scipy.sparse.csr_array, psis: Sequence[scipy.sparse.csr_array]
+) -> tuple[scipy.sparse.csr_array, list[scipy.sparse.csr_array]]:
     """(the divergence of the fluxes, and its part across each layer in its cells)."""
     flows = []
     for axis in range(len(lattice.shape)):
@@ -82,25 +84,25 @@ def _variable(lattice: Lattice, material: Material, field: Matrix, psis: Sequenc
 # ------------------------------------------------------------------------------------------------- one-dimensional parts
 
 
-def _second(n: int, order: int, spacing: float, mirror: bool) -> Matrix:
+def _second(n: int, order: int, spacing: float, mirror: bool) -> scipy.sparse.csr_array:
     return _banded(n, stencils.central(2, order) / spacing**2) @ _continued(n, order // 2, -1.0 if mirror else 0.0, 0)
 
 
-def _to_faces(n: int, order: int, spacing: float, mirror: bool) -> Matrix:
+def _to_faces(n: int, order: int, spacing: float, mirror: bool) -> scipy.sparse.csr_array:
     return _banded(n + 1, stencils.staggered(1, order) / spacing) @ _continued(n, order // 2, -1.0 if mirror else 0.0, 0)
 
 
-def _to_cells(n: int, order: int, spacing: float, mirror: bool) -> Matrix:
+def _to_cells(n: int, order: int, spacing: float, mirror: bool) -> scipy.sparse.csr_array:
     bands = _banded(n, stencils.staggered(1, order) / spacing)  # on the faces from order / 2 - 1 below the first one on
     return bands @ _continued(n + 1, order // 2 - 1, 1.0 if mirror else 0.0, 1)
 
 
-def _banded(rows: int, weights: np.ndarray) -> Matrix:
+def _banded(rows: int, weights: np.ndarray) -> scipy.sparse.csr_array:
     constants = [np.full(rows, weight) for weight in weights]
     return scipy.sparse.csr_array(scipy.sparse.diags_array(constants, offsets=range(len(weights)), shape=(rows, rows + len(weights) - 1)))
 
 
-def _continued(n: int, ghosts: int, sign: float, skip: int) -> Matrix:
+def _continued(n: int, ghosts: int, sign: float, skip: int) -> scipy.sparse.csr_array:
     """[n + 2 ghosts, n]: values with zeros before them, and behind them their mirror image times `sign`, the last `skip` left out."""
     matrix = scipy.sparse.lil_array((n + 2 * ghosts, n))
     matrix[ghosts + np.arange(n), np.arange(n)] = 1.0
@@ -109,24 +111,24 @@ def _continued(n: int, ghosts: int, sign: float, skip: int) -> Matrix:
     return scipy.sparse.csr_array(matrix)
 
 
-def _along(lattice: Lattice, axis: int, line: Callable[[int, int, float, bool], Matrix]) -> Matrix:
+def _along(lattice: Lattice, axis: int, line: Callable[[int, int, float, bool], scipy.sparse.csr_array]) -> scipy.sparse.csr_array:
     """``I (x) line (x) I``."""
     before, after = int(np.prod(lattice.shape[:axis])), int(np.prod(lattice.shape[axis + 1 :]))
     inner = line(lattice.shape[axis], lattice.order, lattice.spacing[axis], lattice.free_surface and axis == 0)
     return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(before), scipy.sparse.kron(inner, scipy.sparse.eye_array(after))))
 
 
-def _rows(whole: Box, box: Box) -> Matrix:
+def _rows(whole: Box, box: Box) -> scipy.sparse.csr_array:
     """Picks the places of a box from those of a larger one."""
     places = np.arange(whole.size).reshape(whole.shape)[box.slices(whole)].ravel()
     return scipy.sparse.csr_array((np.ones(places.size), places, np.arange(places.size + 1)), shape=(places.size, whole.size))
 
 
-def _picked(columns: int, start: int, size: int) -> Matrix:
+def _picked(columns: int, start: int, size: int) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((np.ones(size), start + np.arange(size), np.arange(size + 1)), shape=(size, columns))
 
 
-def _scaled(profile: np.ndarray, box: Box) -> Matrix:
+def _scaled(profile: np.ndarray, box: Box) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(scipy.sparse.diags_array(np.broadcast_to(profile, box.shape).ravel()))
 
 

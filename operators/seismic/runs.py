@@ -82,10 +82,14 @@ class Run:
             return fine if self._substeps == 1 else _along_time(resampling.interpolation(self._samples, self._substeps).T.tocsr(), fine)
         return tf.stack([self._of_the_start(gradient.start) for gradient in gradients])
 
+    def inside(self, field: tf.Tensor) -> tf.Tensor:
+        """A field of the lattice without its layers."""
+        return cut(field, self._loop.lattice.whole, _inner(self._loop.lattice))
+
     def _of_the_start(self, adjoint: State) -> tf.Tensor:
         """lambda at the start is the gradient with respect to the field there; with respect to the one before it is -lambda one step later."""
         inner = _inner(self._loop.lattice)
-        stiffness = cut(self.medium.material.stiffness, self._loop.lattice.whole, inner)
+        stiffness = self.inside(self.medium.material.stiffness)
         later, first = (cut(field, self._loop.lattice.haloed, inner) / stiffness for field in (adjoint.older, adjoint.old.field))
         return tf.stack([-later, first])
 

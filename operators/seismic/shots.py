@@ -16,6 +16,13 @@ from .program import Program, Spots, State, rest
 from .stepping import Material, Profiles
 
 Result = TypeVar("Result")
+#: What XLA takes to compile one program, bytes; measured, and much the same for all of them.
+COMPILING = 110_000_000
+
+
+def cores() -> int:
+    """How many shots run side by side: the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def each(function: Callable[[int], Result], count: int) -> list[Result]:
@@ -27,7 +34,7 @@ def each(function: Callable[[int], Result], count: int) -> list[Result]:
     """
     if not tf.executing_eagerly() or count == 1:
         return [function(shot) for shot in range(count)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(function, range(count)))
 
 
@@ -45,6 +52,19 @@ class Shot(NamedTuple):
     receivers: Spots
     wavelet: tf.Tensor
     start: State
+
+
+class Memory(NamedTuple):
+    """What a gradient takes, bytes: kept from the forward run for the adjoint one, used by the shots that run, and for compilation."""
+
+    kept: int
+    running: int
+    compiling: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
 
 
 class Gradient(NamedTuple):
@@ -120,6 +140,26 @@ class Loop:
             spare = self.plan.checkpoints - 1 - number
             later = self._reverse(medium, shot, places[number], ends[number] - places[number], record[number], spare, residual, later)
         return later
+
+    def illumination(self, medium: Medium, shot: Shot) -> tf.Tensor:
+        """Sum over the kept steps of (r + s)^2 in every cell, times their interval."""
+        total, state = tf.zeros_like(medium.material.stiffness), shot.start
+        for segment in range(self.segments):
+            _, state, images = self._run(medium, shot, state, range(segment, segment + 1), every=self.plan.every)
+            total += self.plan.every * tf.reduce_sum(tf.square(images[0]), axis=0)
+        return total
+
+    def memory(self, shots: int, itemsize: int) -> Memory:
+        """What the gradient of so many shots takes, bytes."""
+        program = self.program(self.plan.every)
+        images = sum(box.size for box in program.images) * itemsize
+        fields = self.lattice.haloed.size + 2 * sum(strip.memory.size for strip in self.lattice.strips)
+        slot = itemsize * (fields + (sum(self.lattice.haloed_faces(axis).size for axis in range(len(program.images) - 1))))
+        segment = images * -(-self.plan.segment // self.plan.every)
+        running = min(shots, cores()) * (program.ring * slot + 2 * images)
+        if self.segments == 1:
+            return Memory(shots * segment, running, 2 * COMPILING)
+        return Memory(shots * 2 * slot * min(self.plan.checkpoints, self.segments), running + min(shots, cores()) * segment, 3 * COMPILING)
 
     def _reverse(
         self, medium: Medium, shot: Shot, first: int, count: int, state: State, spare: int, residual: tf.Tensor, later: Gradient
