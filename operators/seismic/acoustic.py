@@ -11,9 +11,9 @@ grid absorb what leaves it, or its top is free of pressure (`boundaries`). Deriv
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import tensorflow as tf
@@ -24,8 +24,9 @@ from ..grid import Grid
 from ..sensitivity.strategy import Every, Plan, StoreAll, Strategy
 from ..sparse import CSRMatrix
 from . import assembly, limits, resampling, wavelets
-from .acquisition import Acquisition, Points
+from .acquisition import Acquisition, Placement
 from .boundaries import Absorbing
+from .boxes import Box
 from .density import CONSTANT, VARIABLE
 from .lattice import Lattice
 from .materials import Rock
@@ -35,6 +36,14 @@ from .shots import Loop, Memory, each
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)
+
+
+class ShotGradient(NamedTuple):
+    """Of one shot: its window as slices of the grid, the gradient there by the model's names, and the data [receiver, time]."""
+
+    window: tuple[slice, ...]
+    values: dict[str, tf.Tensor]
+    data: tf.Tensor
 
 
 @final
@@ -60,7 +69,9 @@ class AcousticWave(ForwardOperator):
         differentiation: What the time loop keeps for the adjoint.
         time_step: Internal step, s, a whole fraction of dt; by default the largest stable one.
         dtype: tf.float32 or tf.float64.
-        points: How sources and receivers lie between the cells; made from the acquisition. A subset hands it on.
+        aperture: How far beyond its sources and receivers a shot propagates along the horizontal axes, m (one number, or one for each):
+            each then runs in a window of its own, with its own layers; by default in the whole grid.
+        placement: Where every shot propagates; made from the acquisition. A subset hands it on.
 
     Raises:
         ValueError: Cells of different size, a source or receiver outside, an unstable time step, limits out of order, unknown names.
@@ -82,7 +93,8 @@ class AcousticWave(ForwardOperator):
     differentiation: Strategy = dataclasses.field(kw_only=True, default=StoreAll())
     time_step: float | None = dataclasses.field(kw_only=True, default=None)
     dtype: tf.DType = dataclasses.field(kw_only=True, default=tf.float32)
-    points: tuple[Points, Points] | None = dataclasses.field(kw_only=True, default=None, repr=False)
+    aperture: Sequence[float] | float | None = dataclasses.field(kw_only=True, default=None)
+    placement: Placement | None = dataclasses.field(kw_only=True, default=None, repr=False)
 
     xla = True
     twice_differentiable = False
@@ -104,8 +116,9 @@ class AcousticWave(ForwardOperator):
         if self.density is not None:
             object.__setattr__(self, "density", checks.positive("density", checks.shape("density", self.density, self.grid.shape)))
         object.__setattr__(self, "wavelet", self._wavelets())
-        if self.points is None:
-            object.__setattr__(self, "points", self._points())
+        if self.placement is None:
+            place = Placement.on(self.grid, self.acquisition, self.layers, self.boundary.free_surface, self.aperture)
+            object.__setattr__(self, "placement", place)
             self._warn()
         if isinstance(self.differentiation, Every):
             self._check_sampling("wavelet", self.wavelet, self.wavelet)
@@ -117,14 +130,6 @@ class AcousticWave(ForwardOperator):
         if given.ndim != 1 and given.shape != shape:
             raise checks.invalid("wavelet", f"of shape {given.shape}", f"of shape {shape[2:]} or {shape}")
         return np.broadcast_to(given, shape)
-
-    def _points(self) -> tuple[Points, Points]:
-        place = functools.partial(Points.on, grid=self.grid, layers=self.layers, mirror_top=self.boundary.free_surface)
-        survey = self.acquisition
-        return (
-            place("sources", positions=survey.sources, live=np.asarray(survey.live_sources)),
-            place("receivers", positions=survey.receivers, live=np.asarray(survey.live)),
-        )
 
     def _warn(self) -> None:
         highest = wavelets.band(self.wavelet, self.dt, level=0.03)[1]
@@ -143,11 +148,17 @@ class AcousticWave(ForwardOperator):
         """(lower, upper) width of the absorbing layers along each axis, in cells."""
         return self.boundary.widths(self.grid.ndim)
 
+    @property
+    def _placement(self) -> Placement:
+        assert self.placement is not None  # made when the operator was
+        return self.placement
+
     @functools.cached_property
     def lattice(self) -> Lattice:
         """The cells that are stepped."""
-        shape = tuple(n + lower + upper for n, (lower, upper) in zip(self.grid.shape, self.layers, strict=True))
-        for n, (lower, upper), dim in zip(self.grid.shape, self.layers, self.grid.dims, strict=True):
+        window = self._placement.windows[0].shape
+        shape = tuple(n + lower + upper for n, (lower, upper) in zip(window, self.layers, strict=True))
+        for n, (lower, upper), dim in zip(window, self.layers, self.grid.dims, strict=True):
             if n < self.order // 2 * (bool(lower) + bool(upper)) + 1:
                 raise checks.invalid("grid", f"of {n} cells along {dim}", f"of {self.order + 1} or more for order {self.order}")
         return Lattice(shape, self.spacing, self.order, self.layers, self.boundary.free_surface)
@@ -169,7 +180,7 @@ class AcousticWave(ForwardOperator):
         plan = self.differentiation.plan(steps, whole / self.lattice.whole.size)
         # Segments end where a round of the loop does (three steps without snapshots, and with one every step).
         plan = Plan(plan.every, steps if plan.checkpoints == 1 and plan.segment == steps else -(-plan.segment // 3) * 3, plan.checkpoints)
-        sources, receivers = self.points  # type: ignore[misc]
+        sources, receivers = self._placement.sources, self._placement.receivers
         physics = VARIABLE if "density" in self.parameters or self.density is not None else CONSTANT
         return Loop(self.lattice, physics, steps, plan, sources.box, receivers.box)
 
@@ -189,34 +200,59 @@ class AcousticWave(ForwardOperator):
 
     def subset(self, units: Any) -> "AcousticWave":
         shots = checks.units(units, self.acquisition.shots)
-        sources, receivers = (part.subset(shots) for part in self.points)  # type: ignore[union-attr]
-        return dataclasses.replace(self, acquisition=self.acquisition.subset(shots), wavelet=self.wavelet[shots], points=(sources, receivers))
+        acquisition, placement = self.acquisition.subset(shots), self._placement.subset(shots)
+        return dataclasses.replace(self, acquisition=acquisition, wavelet=self.wavelet[shots], placement=placement)
 
     # ------------------------------------------------------------------------------------------------------ derivatives
 
     def forward(self, model: Nest) -> tf.Tensor:
         run = self._run(model)
-        data, ends = zip(*each(lambda number: self._loop.forward(run.medium, run.shots[number]), len(run.shots)), strict=True)
+        data, ends = zip(*each(lambda number: self._loop.forward(run.media[number], run.shots[number]), len(run.shots)), strict=True)
         self._check_finite(ends)
         return run.sampled(tf.stack(data))
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
-        data, ends, records = zip(*each(lambda number: self._loop.record(run.medium, run.shots[number]), len(run.shots)), strict=True)
+        data, ends, records = zip(*each(lambda number: self._loop.record(run.media[number], run.shots[number]), len(run.shots)), strict=True)
         self._check_finite(ends)
 
         def pullback(cotangent: tf.Tensor) -> Nest:
             if isinstance(self.differentiation, Every) and tf.executing_eagerly():
                 self._check_sampling("cotangent", self.wavelet, cotangent.numpy())
             residual = run.unsampled(cotangent)
-            gradients = each(lambda n: self._loop.adjoint(run.medium, run.shots[n], records[n], residual[n]), len(run.shots))
+            gradients = each(lambda n: self._loop.adjoint(run.media[n], run.shots[n], records[n], residual[n]), len(run.shots))
             return {name: run.collected(name, gradients) for name in self.parameters}
 
         def pushforward(tangent: Nest) -> tf.Tensor:
             change = run.changed(tangent)
-            return run.sampled(tf.stack(each(lambda n: self._loop.born(run.medium, run.shots[n], change.material, change.shots[n]), len(run.shots))))
+            return run.sampled(
+                tf.stack(each(lambda n: self._loop.born(run.media[n], run.shots[n], change.materials[n], change.shots[n]), len(run.shots)))
+            )
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
+
+    def shot_gradients(self, model: Nest, cotangent: Callable[[int, tf.Tensor], tf.Tensor]) -> list[ShotGradient]:
+        """The gradient of every shot in its window, each shot run forward and back before its core takes the next one.
+
+        What the forward runs keep is there for the shots that run, not for all of them; the values of a window are for who adds them up.
+
+        Args:
+            model: Structured as `model_spec`.
+            cotangent: (shot, its data [receiver, time]) to the cotangent of these data, such as the residual; called from several threads.
+        """
+        run = self._run(conform("model", model, self.model_spec))
+
+        def one(number: int) -> ShotGradient:
+            medium, shot = run.media[number], run.shots[number]
+            fine, end, record = self._loop.record(medium, shot)
+            self._check_finite([end])
+            data = run.sampled(fine[tf.newaxis])[0]
+            residual = run.unsampled(cotangent(number, data)[tf.newaxis])[0]
+            gradient = run.alone(number, self._loop.adjoint(medium, shot, record, residual))
+            window = self._placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
+            return ShotGradient(window, {name: part for name, part in gradient._asdict().items() if name in self.parameters}, data)
+
+        return each(one, len(run.shots))
 
     def memory_estimate(self) -> Memory:
         """What a gradient of all shots takes above what the process holds before, bytes; nothing is computed."""
@@ -228,13 +264,13 @@ class AcousticWave(ForwardOperator):
         The diagonal of the Gauss-Newton Hessian without what the receivers add (Shin, Yoon, Marfurt et al., Geophys. Prosp. 49, 2001).
         """
         run = self._run(conform("model", model, self.model_spec))
-        total = tf.add_n(each(lambda number: self._loop.illumination(run.medium, run.shots[number]), len(run.shots)))
-        return run.inside(total) * self.internal_step
+        fields = each(lambda number: self._loop.illumination(run.media[number], run.shots[number]), len(run.shots))
+        return run.illuminated(fields) * self.internal_step
 
     def step_matrix(self, model: Nest) -> CSRMatrix:
-        """One internal step without a source as a sparse matrix, [state, state]; `assembly` has the order of the state."""
+        """One internal step of the first shot without a source as a sparse matrix, [state, state]; `assembly` has the order of the state."""
         run = self._run(conform("model", model, self.model_spec))
-        return assembly.step_matrix(self.lattice, *run.medium)
+        return assembly.step_matrix(self.lattice, *run.media[0])
 
     def _run(self, model: Nest) -> Run:
         wavelet = model.get("wavelet", tf.constant(self.wavelet, self.dtype))
@@ -249,8 +285,7 @@ class AcousticWave(ForwardOperator):
             strip.profiles(self.spacing[strip.axis], self.internal_step, self.velocity_limits[1], frequency, self.boundary.reflection)
             for strip in self.lattice.strips
         ]
-        sources, receivers = self.points  # type: ignore[misc]
-        return Run(self._loop, self.internal_step, self.substeps, (sources, receivers), profiles, rock, wavelet, model.get("initial"))
+        return Run(self._loop, self.internal_step, self.substeps, self._placement, profiles, rock, wavelet, model.get("initial"))
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""

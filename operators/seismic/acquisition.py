@@ -89,8 +89,10 @@ class Points:
     widest: int
 
     @classmethod
-    def on(cls, name: str, grid: Grid, positions: np.ndarray, live: np.ndarray, layers: Sequence[Sequence[int]], mirror_top: bool) -> "Points":
-        """The points of positions [shot, point, axis] on a grid with its layers.
+    def on(
+        cls, name: str, grid: Grid, positions: np.ndarray, live: np.ndarray, windows: Sequence[Box], layers: Sequence[Sequence[int]], mirror_top: bool
+    ) -> "Points":
+        """The points of positions [shot, point, axis], in each shot's window of a grid, with the layers around it.
 
         Raises:
             ValueError: A live point outside of the grid (names it).
@@ -104,8 +106,10 @@ class Points:
             raise checks.invalid(
                 name, f"{flat[outside[0]]} (shot {shot}, number {number})", f"inside the grid ({limits})", f"{outside.size} are not."
             )
-        shape = tuple(n + lower + upper for n, (lower, upper) in zip(grid.shape, layers, strict=True))
-        index = np.stack([(flat[:, axis] - grid.centers[axis][0]) / grid.widths[axis][0] + layers[axis][0] for axis in range(grid.ndim)], axis=1)
+        shape = tuple(n + lower + upper for n, (lower, upper) in zip(windows[0].shape, layers, strict=True))
+        origin = np.repeat([[first - lower for first, (lower, _) in zip(window.start, layers, strict=True)] for window in windows], count, axis=0)
+        first, size = (np.array([each[0] for each in parts]) for parts in (grid.centers, grid.widths))
+        index = (flat - first) / size - origin
         cells, weights = sinc.collapse(*sinc.points(index, shape, mirror_top=mirror_top))
         weights = weights * live.reshape(-1, 1)
         if not weights.any():
@@ -148,3 +152,47 @@ def _ravelled(cells: np.ndarray, weights: np.ndarray, shape: tuple[int, ...], bo
     columns = [column - first for column, first in zip(np.unravel_index(cells, shape), box.start, strict=True)]
     inside = np.where(weights != 0, np.array(columns), 0)
     return np.ravel_multi_index(tuple(inside), box.shape)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where every shot propagates, and its points there.
+
+    Args:
+        sources, receivers: Between the cells of the windows.
+        windows: Of each shot, in cells of the grid; all of one shape.
+    """
+
+    sources: Points
+    receivers: Points
+    windows: tuple[Box, ...]
+
+    @classmethod
+    def on(
+        cls, grid: Grid, survey: Acquisition, layers: Sequence[Sequence[int]], mirror_top: bool, aperture: Sequence[float] | float | None
+    ) -> "Placement":
+        """That of a survey on a grid; each window reaches `aperture` metres beyond the shot's points along the horizontal axes."""
+        windows = (Box((0,) * grid.ndim, grid.shape),) * survey.shots if aperture is None else _windows(grid, survey, aperture)
+        sources = Points.on("sources", grid, survey.sources, np.asarray(survey.live_sources), windows, layers, mirror_top)
+        return cls(sources, Points.on("receivers", grid, survey.receivers, np.asarray(survey.live), windows, layers, mirror_top), windows)
+
+    def subset(self, shots: np.ndarray) -> "Placement":
+        """That of some shots: the same boxes and sizes, so that nothing is compiled anew."""
+        return Placement(self.sources.subset(shots), self.receivers.subset(shots), tuple(self.windows[shot] for shot in shots))
+
+
+def _windows(grid: Grid, survey: Acquisition, aperture: Sequence[float] | float) -> tuple[Box, ...]:
+    """Windows as large as the largest that any shot needs, moved inside the grid; over all of its depth."""
+    margins = checks.finite("aperture", np.broadcast_to(aperture, grid.ndim - 1))
+    if margins.min() < 0:
+        raise checks.invalid("aperture", aperture, "0 m or more along each horizontal axis")
+    starts, shape = [np.zeros(survey.shots, int)], [grid.shape[0]]
+    for axis, margin in enumerate(margins, start=1):
+        points = np.concatenate([survey.sources[..., axis], survey.receivers[..., axis]], axis=1)
+        size, first, n = grid.widths[axis][0], grid.edges[axis][0], grid.shape[axis]
+        low = np.floor((points.min(axis=1) - margin - first) / size).astype(int)
+        count = min(n, int(np.max(np.ceil((points.max(axis=1) + margin - first) / size) - low)))
+        starts.append(np.clip(low, 0, n - count))
+        shape.append(count)
+    return tuple(Box(tuple(map(int, start)), tuple(shape)) for start in zip(*starts, strict=True))

@@ -163,12 +163,13 @@ class Program:
         sources: Spots, wavelet: tf.Tensor, wavelet_change: tf.Tensor, receivers: Spots,
     ) -> Any:  # fmt: skip
         lattice, dtype = self.lattice, wavelet.dtype
-        advance, advance_with_rate = self._step(self.physics.forward, self.sources), self._step_with_rate()
+        advance = self._step(self.physics.forward, self.sources)
         signals = tf.stack([self._by_round(wavelet), self._by_round(wavelet_change)], axis=1)
         data = tf.TensorArray(dtype, self.rounds, element_shape=[receivers.sample.columns.shape[0], self.unrolled])
+        stiffer = change.stiffness / material.stiffness
         relative = tuple(part / whole for part, whole in zip(change.buoyancy, material.buoyancy, strict=True))
 
-        def body(count: tf.Tensor, ring: Any, changes: Any, scratch: tf.Tensor, data: tf.TensorArray) -> Any:
+        def body(count: tf.Tensor, ring: Any, changes: Any, data: tf.TensorArray) -> Any:
             ring, changes, seen = list(ring), list(changes), []
             now = tf.gather(signals, count)
             source, source_change = sources.inject.times(now[0]), sources.inject.times(now[1])
@@ -176,16 +177,17 @@ class Program:
                 older, old, new = (ring[(at + back) % self.ring] for back in (-2, -1, 0))
                 older_change, old_change, new_change = (changes[(at + back) % self.ring] for back in (-2, -1, 0))
                 seen.append(tf.reshape(cut(old_change.field, lattice.haloed, self.receivers), [-1]))
-                new, scratch = advance_with_rate(older.field, old, new, material, profiles, source[:, at], scratch)
-                rate, *fluxes = self._cut(scratch, new.fluxes)
-                scattered = Scattered(change.stiffness * rate, tuple(part * flux for part, flux in zip(relative, fluxes, strict=True)))
+                new = advance(older.field, old, new, material, profiles, source[:, at])
+                # C (r + s) as the second difference in time: three fields that are at hand, instead of a field of rates written and read.
+                bent, *fluxes = self._cut(new.field - 2.0 * old.field + older.field, new.fluxes)
+                scattered = Scattered(stiffer * bent, tuple(part * flux for part, flux in zip(relative, fluxes, strict=True)))
                 ring[at % self.ring] = new
                 changes[at % self.ring] = advance(older_change.field, old_change, new_change, material, profiles, source_change[:, at], scattered)
             data = data.write(count, receivers.sample.times(tf.stack(seen, axis=1)))
-            return count + 1, tuple(ring), tuple(changes), scratch, data
+            return count + 1, tuple(ring), tuple(changes), data
 
         rings = self._ring(state, dtype), self._ring(state_change, dtype)
-        return self._by_time(self._loop(body, *rings, zeros(lattice.haloed, dtype), data)[-1].stack())
+        return self._by_time(self._loop(body, *rings, data)[-1].stack())
 
     # ------------------------------------------------------------------------------------------------------- pieces
 

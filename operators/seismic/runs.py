@@ -10,7 +10,7 @@ import tensorflow as tf
 from ..forward import Nest
 from ..sparse import CSRMatrix
 from . import resampling
-from .acquisition import Points
+from .acquisition import Placement, Points
 from .boxes import Box
 from .lattice import Lattice, cut
 from .materials import Rock, material, pulled, pushed
@@ -20,9 +20,9 @@ from .stepping import Material
 
 
 class Change(NamedTuple):
-    """A change of the model, as the programs take it: of the material, and the shots with changes in place of their wavelets and starts."""
+    """A change of the model, as the programs take it: of each shot's material, and the shots with changes in place of wavelets and starts."""
 
-    material: Material
+    materials: Sequence[Material]
     shots: Sequence[Shot]
 
 
@@ -34,7 +34,7 @@ class Run:
         loop: The time loop, on its lattice.
         time_step: Of the loop, s.
         substeps: Steps to a sample of the data.
-        points: Sources and receivers.
+        placement: Sources, receivers and windows.
         profiles: Of the layers.
         rock: Velocity and density on the grid.
         wavelet: [shot, source, time].
@@ -42,22 +42,25 @@ class Run:
     """
 
     def __init__(
-        self, loop: Loop, time_step: float, substeps: int, points: tuple[Points, Points], profiles: Sequence[Sequence[np.ndarray]],
+        self, loop: Loop, time_step: float, substeps: int, placement: Placement, profiles: Sequence[Sequence[np.ndarray]],
         rock: Rock, wavelet: tf.Tensor, initial: tf.Tensor | None,
     ) -> None:  # fmt: skip
-        self._loop, self._time_step, self._substeps, self._points = loop, time_step, substeps, points
-        self._rock, self._samples = rock, wavelet.shape[-1]
-        dtype = wavelet.dtype
-        constants = [[tf.constant(part, dtype) for part in strip] for strip in profiles]
-        self.medium = Medium(material(rock, loop.lattice.widths, time_step), constants)
+        self._loop, self._time_step, self._substeps, self._place = loop, time_step, substeps, placement
+        self._rock, self._samples, self._whole = rock, wavelet.shape[-1], Box((0,) * len(rock.velocity.shape), tuple(rock.velocity.shape))
+        constants = [[tf.constant(part, wavelet.dtype) for part in strip] for strip in profiles]
+        self._rocks = {window: _cut_rock(rock, self._whole, window) for window in placement.windows}
+        materials = {window: Medium(material(part, loop.lattice.widths, time_step), constants) for window, part in self._rocks.items()}
+        self.media = [materials[window] for window in placement.windows]
         self.shots = self._all_shots(wavelet, initial)
 
     def changed(self, tangent: Nest) -> Change:
         """A change of the model."""
         density = None if self._rock.density is None else tangent.get("density", tf.zeros_like(self._rock.density))
-        change = pushed(self._rock, Rock(tangent["velocity"], density), self._loop.lattice.widths, self._time_step)
-        still = tf.zeros([len(self.shots), self._points[0].columns.shape[1], self._samples], self._rock.velocity.dtype)
-        return Change(change, self._all_shots(tangent.get("wavelet", still), tangent.get("initial")))
+        change, widths = Rock(tangent["velocity"], density), self._loop.lattice.widths
+        materials = {window: pushed(part, _cut_rock(change, self._whole, window), widths, self._time_step) for window, part in self._rocks.items()}
+        still = tf.zeros([len(self.shots), self._place.sources.columns.shape[1], self._samples], self._rock.velocity.dtype)
+        shots = self._all_shots(tangent.get("wavelet", still), tangent.get("initial"))
+        return Change([materials[window] for window in self._place.windows], shots)
 
     def sampled(self, data: tf.Tensor) -> tf.Tensor:
         """[shot, receiver, step] at the samples of the data."""
@@ -73,42 +76,65 @@ class Run:
 
     def collected(self, name: str, gradients: Sequence[Gradient]) -> tf.Tensor:
         """The gradient with respect to one part of the model, from those of the shots, added in their order."""
-        lattice = self._loop.lattice
         if name in Rock._fields:
-            total = tf.nest.map_structure(lambda *parts: tf.add_n(parts), *(gradient.material for gradient in gradients))
-            return getattr(pulled(self._rock, total, lattice.widths, self._time_step), name)
+            return tf.add_n([self._spread(window, getattr(part, name)) for window, part in self.windowed(gradients).items()])
         if name == "wavelet":
-            fine = tf.stack([gradient.wavelet for gradient in gradients]) / math.prod(lattice.spacing)
+            fine = tf.stack([gradient.wavelet for gradient in gradients]) / math.prod(self._loop.lattice.spacing)
             return fine if self._substeps == 1 else _along_time(resampling.interpolation(self._samples, self._substeps).T.tocsr(), fine)
-        return tf.stack([self._of_the_start(gradient.start) for gradient in gradients])
+        return tf.stack([self._of_the_start(number, gradient.start) for number, gradient in enumerate(gradients)])
 
-    def inside(self, field: tf.Tensor) -> tf.Tensor:
-        """A field of the lattice without its layers."""
+    def windowed(self, gradients: Sequence[Gradient]) -> dict[Box, Rock]:
+        """The gradient with respect to velocity and density in every window, from those of the shots, added in their order."""
+        found = {}
+        for window, part in self._rocks.items():
+            own = [gradient.material for gradient, place in zip(gradients, self._place.windows, strict=True) if place == window]
+            total = tf.nest.map_structure(lambda *parts: tf.add_n(parts), *own)
+            found[window] = pulled(part, total, self._loop.lattice.widths, self._time_step)
+        return found
+
+    def alone(self, number: int, gradient: Gradient) -> Rock:
+        """The gradient with respect to velocity and density of one shot, in its window."""
+        return pulled(self._rocks[self._place.windows[number]], gradient.material, self._loop.lattice.widths, self._time_step)
+
+    def illuminated(self, fields: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The sum over shots of fields of their lattices, on the grid and without the layers."""
+        return tf.add_n([self._spread(window, self._inside(field)) for window, field in zip(self._place.windows, fields, strict=True)])
+
+    def _inside(self, field: tf.Tensor) -> tf.Tensor:
         return cut(field, self._loop.lattice.whole, _inner(self._loop.lattice))
 
-    def _of_the_start(self, adjoint: State) -> tf.Tensor:
+    def _spread(self, window: Box, values: tf.Tensor) -> tf.Tensor:
+        """Values of a window on the whole grid, zero elsewhere."""
+        return tf.pad(values, [[first, n - stop] for first, stop, n in zip(window.start, window.stop, self._whole.shape, strict=True)])
+
+    def _of_the_start(self, number: int, adjoint: State) -> tf.Tensor:
         """lambda at the start is the gradient with respect to the field there; with respect to the one before it is -lambda one step later."""
-        inner = _inner(self._loop.lattice)
-        stiffness = self.inside(self.medium.material.stiffness)
+        inner, window = _inner(self._loop.lattice), self._place.windows[number]
+        stiffness = self._inside(self.media[number].material.stiffness)
         later, first = (cut(field, self._loop.lattice.haloed, inner) / stiffness for field in (adjoint.older, adjoint.old.field))
-        return tf.stack([-later, first])
+        return tf.stack([self._spread(window, -later), self._spread(window, first)])
 
     def _all_shots(self, wavelet: tf.Tensor, initial: tf.Tensor | None) -> list[Shot]:
         fine = wavelet if self._substeps == 1 else _along_time(resampling.interpolation(self._samples, self._substeps), wavelet)
-        return [self._shot(number, fine[number], None if initial is None else initial[number]) for number in range(fine.shape[0])]
+        starts = [None if initial is None else self._started(initial[number], window) for number, window in enumerate(self._place.windows)]
+        return [self._shot(number, fine[number], start) for number, start in enumerate(starts)]
 
-    def _shot(self, number: int, wavelet: tf.Tensor, initial: tf.Tensor | None) -> Shot:
-        sources, receivers = self._points
+    def _shot(self, number: int, wavelet: tf.Tensor, start: State | None) -> Shot:
         lattice, dtype = self._loop.lattice, wavelet.dtype
-        start = rest(lattice, self._loop.physics, dtype) if initial is None else self._started(initial)
+        start = start or rest(lattice, self._loop.physics, dtype)
         density = 1 / math.prod(lattice.spacing)  # of a unit source in one cell: a delta function
-        return Shot(spots(sources, number, dtype), spots(receivers, number, dtype), density * wavelet, start)
+        sources, receivers = (spots(points, number, dtype) for points in (self._place.sources, self._place.receivers))
+        return Shot(sources, receivers, density * wavelet, start)
 
-    def _started(self, initial: tf.Tensor) -> State:
+    def _started(self, initial: tf.Tensor, window: Box) -> State:
         lattice, blank = self._loop.lattice, rest(self._loop.lattice, self._loop.physics, initial.dtype)
         pads = [[part.start, n - part.stop] for part, n in zip(_inner(lattice).slices(lattice.haloed), lattice.haloed.shape, strict=True)]
-        older, old = (lattice.mirrored(tf.pad(part, pads)) for part in tf.unstack(initial))
+        older, old = (lattice.mirrored(tf.pad(cut(part, self._whole, window), pads)) for part in tf.unstack(initial))
         return State(older, blank.old._replace(field=old))
+
+
+def _cut_rock(rock: Rock, whole: Box, window: Box) -> Rock:
+    return Rock(*(None if part is None else cut(part, whole, window) for part in rock))
 
 
 def spots(points: Points, shot: int, dtype: tf.DType) -> Spots:
