@@ -9,12 +9,15 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
-    inversion, sparse = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    inversion, sparse, waves = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(inversion, str(README), "exec"), {})
     assert capsys.readouterr().out.startswith("Reached the target: chi2")
     exec(compile(sparse, str(README), "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert any(line.split()[0] == "diagonals" and line.endswith("<- used") for line in printed) and printed[-1] == "(898,)"
+    exec(compile(waves, str(README), "exec"), {})
+    shape, memory = capsys.readouterr().out.splitlines()
+    assert shape == "(60, 120)" and 0.2 < float(memory) < 0.5
 
 
 def test_its_picture_is_there() -> None:

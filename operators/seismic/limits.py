@@ -80,7 +80,7 @@ def warn_of_dispersion(order: int, spacing: Sequence[float], velocity: float, fr
         return
     fine = next(each for each in np.arange(2.0, 40.0, 0.5) if abs(phase_velocity(order, each, velocity * time_step / widest) - 1) <= DISPERSION)
     warnings.warn(
-        f"too few points per wavelength: {points:.1f} at {frequency:.3g} Hz and {velocity:g} m/s; waves travel {100 * error:.0f} % too fast or slow. "
+        f"too few points per wavelength: {points:.1f} at {frequency:.3g} Hz and {velocity:g} m/s; waves travel {100 * error:.1f} % too fast or slow. "
         f"Order {order} wants {fine:.1f}: cells of {velocity / (frequency * fine):.3g} m, a lower frequency, or a higher order.",
         UserWarning,
         stacklevel=4,
