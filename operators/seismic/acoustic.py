@@ -21,7 +21,7 @@ import tensorflow as tf
 from .. import checks
 from ..forward import ForwardOperator, Linearization, Nest, conform
 from ..grid import Grid
-from ..sensitivity.strategy import Every, Plan, StoreAll, Strategy
+from ..sensitivity.strategy import Every, StoreAll, Strategy
 from ..sparse import CSRMatrix
 from . import assembly, limits, resampling, wavelets
 from .acquisition import Acquisition, Placement
@@ -179,7 +179,8 @@ class AcousticWave(ForwardOperator):
         whole = self.lattice.haloed.size + 2 * sum(strip.memory.size for strip in self.lattice.strips) + self.lattice.haloed.size
         plan = self.differentiation.plan(steps, whole / self.lattice.whole.size)
         # Segments end where a round of the loop does (three steps without snapshots, and with one every step).
-        plan = Plan(plan.every, steps if plan.checkpoints == 1 and plan.segment == steps else -(-plan.segment // 3) * 3, plan.checkpoints)
+        if plan.segment < steps:
+            plan = plan._replace(segment=-(-plan.segment // 3) * 3)
         sources, receivers = self._placement.sources, self._placement.receivers
         physics = VARIABLE if "density" in self.parameters or self.density is not None else CONSTANT
         return Loop(self.lattice, physics, steps, plan, sources.box, receivers.box)

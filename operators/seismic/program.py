@@ -1,5 +1,6 @@
 """The time loops of one shot, each compiled once: forward, adjoint and Born."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from .boxes import Box
 from .density import Physics
-from .lattice import Lattice, cut, zeros
+from .lattice import Lattice, cut, put, zeros
 from .stepping import Material, Point, Profiles, Scattered, Slot, Sweep, empty, step, step_with_rate
 
 #: Slots of the ring: at least the three that a step needs.
@@ -98,6 +99,16 @@ class Program:
         return tf.function(self._adjoint, jit_compile=True, autograph=False)
 
     @functools.cached_property
+    def recorded(self) -> Callable[..., Any]:
+        """As `forward`, but what is kept is that of the layers at every step."""
+        return tf.function(self._recorded, jit_compile=True, autograph=False)
+
+    @functools.cached_property
+    def unwound(self) -> Callable[..., Any]:
+        """As `adjoint`, from the wavefield at the end and what `recorded` kept, running the field backwards."""
+        return tf.function(self._unwound, jit_compile=True, autograph=False)
+
+    @functools.cached_property
     def born(self) -> Callable[..., Any]:
         """(material, its change, profiles, state, its change, sources, wavelet, its change, receivers) to the change of the data."""
         return tf.function(self._born, jit_compile=True, autograph=False)
@@ -157,6 +168,91 @@ class Program:
         zero = tuple(zeros(box, dtype) for box in self.images)
         ring, sums, felt = self._loop(body, self._ring(state, dtype), zero, felt)
         return self._gradient(material, sums), self._by_time(felt.stack()), State(ring[-2].field, ring[-1])
+
+    def _recorded(self, material: Material, profiles: Profiles, state: State, sources: Spots, wavelet: tf.Tensor, receivers: Spots) -> Any:
+        lattice, dtype = self.lattice, wavelet.dtype
+        signal = self._by_round(wavelet)
+        data = tf.TensorArray(dtype, self.rounds, element_shape=[receivers.sample.columns.shape[0], self.unrolled])
+        layers = tuple(tf.TensorArray(dtype, self.padded_steps, element_shape=box.shape) for _, _, box in self._damped())
+        advance = self._step_with_rate()
+
+        def body(count: tf.Tensor, ring: Any, scratch: tf.Tensor, data: tf.TensorArray, layers: Any) -> Any:
+            ring, seen = list(ring), []
+            source = sources.inject.times(tf.gather(signal, count))
+            for at in range(self.unrolled):
+                older, old, new = (ring[(at + back) % self.ring] for back in (-2, -1, 0))
+                seen.append(tf.reshape(cut(old.field, lattice.haloed, self.receivers), [-1]))
+                new, scratch = advance(older.field, old, new, material, profiles, source[:, at], scratch)
+                fields, place = (scratch, *new.fluxes), count * self.unrolled + at
+                damped = zip(layers, self._damped(), strict=True)
+                layers = tuple(kept.write(place, cut(fields[which], covers, box)) for kept, (which, covers, box) in damped)
+                ring[at % self.ring] = new
+            data = data.write(count, receivers.sample.times(tf.stack(seen, axis=1)))
+            return count + 1, tuple(ring), scratch, data, layers
+
+        ring, _, data, layers = self._loop(body, self._ring(state, dtype), zeros(lattice.haloed, dtype), data, layers)
+        return self._by_time(data.stack()), State(ring[-2].field, ring[-1]), tuple(kept.stack() for kept in layers)
+
+    def _unwound(
+        self, material: Material, profiles: Profiles, state: State, end: State, sources: Spots, wavelet: tf.Tensor, residual: tf.Tensor,
+        receivers: Spots, layers: Any,
+    ) -> Any:  # fmt: skip
+        lattice, dtype = self.lattice, residual.dtype
+        signals = self._by_round(residual), self._by_round(wavelet)
+        felt = tf.TensorArray(dtype, self.rounds, element_shape=[sources.sample.columns.shape[0], self.unrolled])
+        retreat, unwind = self._step(self.physics.adjoint, self.receivers), self._unwinding()
+
+        def body(count: tf.Tensor, ring: Any, fields: Any, scratch: tf.Tensor, sums: Any, felt: tf.TensorArray) -> Any:
+            ring, fields, seen, now = list(ring), list(fields), [], self.rounds - 1 - count
+            source = receivers.inject.times(tf.gather(signals[0], now))
+            forcing = sources.inject.times(tf.gather(signals[1], now))
+            for back in range(self.unrolled):
+                at = self.unrolled - 1 - back
+                later, current, earlier = (fields[(back + shift) % self.ring] for shift in (-2, -1, 0))
+                older, old, new = (ring[(back + shift) % self.ring] for shift in (-2, -1, 0))
+                kept = [tf.gather(layer, now * self.unrolled + at) for layer in layers]
+                earlier, scratch, images = unwind(later.field, current.field, earlier, material, forcing[:, at], scratch, kept)
+                seen.append(tf.reshape(cut(old.field, lattice.haloed, self.sources), [-1]))
+                new = retreat(older.field, old, new, material, profiles, source[:, at])
+                products = zip(sums, self._cut(old.field, new.fluxes), images, strict=True)
+                sums = tuple(part + field * image for part, field, image in products)
+                ring[back % self.ring], fields[back % self.ring] = new, earlier
+            felt = felt.write(now, sources.sample.times(tf.stack(seen[::-1], axis=1)))
+            return count + 1, tuple(ring), tuple(fields), scratch, sums, felt
+
+        zero = tuple(zeros(box, dtype) for box in self.images)
+        rings = self._ring(state, dtype), self._ring(State(end.old.field, end.old._replace(field=end.older)), dtype)
+        ring, _, _, sums, felt = self._loop(body, *rings, zeros(lattice.haloed, dtype), zero, felt)
+        return self._gradient(material, sums), self._by_time(felt.stack()), State(ring[-2].field, ring[-1])
+
+    def _unwinding(self) -> Callable[..., Any]:
+        """One step backwards: from two fields, and what was kept of the layers, to the one before them; with the images of the step."""
+        plain = dataclasses.replace(self.lattice, widths=((0, 0),) * len(self.lattice.shape))
+        lattice, sweep, covers = self.lattice, self.physics.forward, self.lattice.haloed
+
+        def one(later: tf.Tensor, now: tf.Tensor, earlier: Slot, material: Material, values: tf.Tensor, scratch: tf.Tensor, kept: Any) -> Any:
+            inner, box = lattice.parts[0], self.sources
+            fluxes = sweep.prepare(plain, Slot(now, (), earlier.fluxes), Slot(now, (), earlier.fluxes), material, (), None)[1]
+            rate = put(scratch, covers, sweep.rate(lattice, now, fluxes, inner), inner)
+            rate = put(rate, covers, cut(rate, covers, box) + tf.reshape(values, box.shape), box)
+            images = [rate, *fluxes]
+            for (which, cover, layer), part in zip(self._damped(), kept, strict=True):
+                images[which] = put(images[which], cover, part, layer)
+            whole = lattice.whole
+            field = 2.0 * cut(now, covers, whole) - cut(later, covers, whole) + material.stiffness * cut(images[0], covers, whole)
+            field = lattice.mirrored(put(earlier.field, covers, field, whole))
+            return earlier._replace(field=field, fluxes=tuple(fluxes)), images[0], self._cut(images[0], images[1:])
+
+        return tf.function(one, autograph=False)
+
+    def _damped(self) -> list[tuple[int, Box, Box]]:
+        """What `_recorded` keeps: number of the image, what it covers, and the box in which a step backwards cannot know it."""
+        lattice, found = self.lattice, []
+        for strip, (own, _) in zip(lattice.strips, lattice.parts[1], strict=True):
+            found.append((0, lattice.haloed, own))
+            if self.physics.fluxes:
+                found.append((1 + strip.axis, lattice.haloed_faces(strip.axis), strip.faces))
+        return found
 
     def _born(
         self, material: Material, change: Material, profiles: Profiles, state: State, state_change: State,

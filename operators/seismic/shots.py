@@ -118,6 +118,9 @@ class Loop:
 
     def record(self, medium: Medium, shot: Shot) -> tuple[tf.Tensor, State, Any]:
         """The same, and what `adjoint` needs: what one segment kept, or states at the start of some segments."""
+        if self.plan.boundary:
+            data, end, layers = self.program(1).recorded(*medium, shot.start, shot.sources, shot.wavelet, shot.receivers)
+            return data, end, (end, layers)
         if self.segments == 1:
             return self._run(medium, shot, shot.start, range(1), every=self.plan.every)
         places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
@@ -130,6 +133,11 @@ class Loop:
 
     def adjoint(self, medium: Medium, shot: Shot, record: Any, residual: tf.Tensor) -> Gradient:
         """The gradient of ``sum(residual * data)``."""
+        if self.plan.boundary:
+            end, layers = record
+            still = rest(self.lattice, self.physics, residual.dtype)
+            wavelet, receivers = shot.wavelet, shot.receivers
+            return Gradient(*self.program(1).unwound(*medium, still, end, shot.sources, wavelet, residual, receivers, layers))
         nothing = tf.nest.map_structure(tf.zeros_like, medium.material)
         later = Gradient(nothing, shot.wavelet[:, :0], rest(self.lattice, self.physics, residual.dtype))
         if self.segments == 1:
@@ -157,6 +165,9 @@ class Loop:
         slot = itemsize * (fields + (sum(self.lattice.haloed_faces(axis).size for axis in range(len(program.images) - 1))))
         segment = images * -(-self.plan.segment // self.plan.every)
         running = min(shots, cores()) * (program.ring * slot + 2 * images)
+        if self.plan.boundary:
+            kept = itemsize * self.steps * sum(box.size for _, _, box in program._damped())
+            return Memory(shots * kept, 2 * running, 2 * COMPILING)
         if self.segments == 1:
             return Memory(shots * segment, running, 2 * COMPILING)
         return Memory(shots * 2 * slot * min(self.plan.checkpoints, self.segments), running + min(shots, cores()) * segment, 3 * COMPILING)
