@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes, whatever the machine: each holds a TensorFlow of its own. Neighbouring tests, which share what they build, stay together.
+WORKERS := -n 2 --dist worksteal
 INSTALLED := .venv/.installed
 
 .PHONY: demo test test-all lint bench clean
@@ -10,10 +12,10 @@ demo: $(INSTALLED)
 	$(BIN)/python scripts/demo_gravity.py
 
 test: lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(WORKERS)
 
 test-all: lint
-	$(BIN)/pytest -q -m ""
+	$(BIN)/pytest -q -m "" $(WORKERS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -83,6 +83,25 @@ def staggered(derivative: int, order: int) -> np.ndarray:
     return _symmetric(weights(np.arange(2 * half) - half + 0.5, derivative=derivative), derivative)
 
 
+def root(order: int) -> np.ndarray:
+    """One-sided first differences g whose correlation with themselves is minus the centred second difference, exactly.
+
+    The second difference of order 2 is minus the plain difference times its transpose; of a higher order it is not that of any centred
+    first difference, but its symbol is positive, so that by the theorem of Fejer and Riesz it is still ``-conj(g) g``. The zeros
+    of g that may be chosen lie outside of the unit circle, which keeps the weights near its first two nodes.
+
+    Args:
+        order: Of the second difference, even.
+
+    Returns:
+        [order / 2 + 1] weights on the nodes 0, 1, ...; divide by the spacing. Their derivative is that near the node 1/2.
+    """
+    rest, _ = np.polydiv(central(2, order), [1.0, -2.0, 1.0])  # without the double zero of a second difference
+    zeros = np.roots(rest) if rest.size > 1 else np.zeros(0)
+    smooth = np.real(np.poly(zeros[np.abs(zeros) < 1])) if zeros.size else np.ones(1)
+    return np.convolve(smooth / smooth.sum(), [-1.0, 1.0])
+
+
 def _symmetric(values: np.ndarray, derivative: int) -> np.ndarray:
     """The weights with their rounding errors made exactly (anti)symmetric, so that assembled operators are."""
     return (values + (-1) ** derivative * values[::-1]) / 2

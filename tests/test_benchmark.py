@@ -251,5 +251,6 @@ def test_a_case_without_its_data_is_not_run(main: Main, tmp_path: Path, monkeypa
     )
 
 
-def test_every_case_has_its_function(benchmark: ModuleType) -> None:
+def test_every_case_has_its_function(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     assert all(callable(getattr(load(case.module), case.function)) for case in benchmark.CASES.values())

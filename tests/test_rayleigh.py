@@ -75,6 +75,7 @@ def test_the_model_is_that_of_the_normal_equations(script: dict[str, Any], tmp_p
     np.testing.assert_allclose(script["invert"](paths, weights, damping), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_little_damping_finds_the_slownesses_that_made_the_data(script: dict[str, Any], tmp_path: Path) -> None:
     arrays = made_up_paths()
     np.savez(tmp_path / "paths.npz", **arrays)

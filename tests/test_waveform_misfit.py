@@ -59,7 +59,9 @@ def adjoint_source(misfit: WaveformMisfit, p: np.ndarray, o: np.ndarray, w: np.n
     return tape.gradient(total, predicted).numpy()
 
 
-@pytest.mark.parametrize(("misfit", "expected"), list(zip(MISFITS, (l2, crosscorrelation, by_envelope), strict=True)), ids=str)
+@pytest.mark.parametrize(
+    ("misfit", "expected"), list(zip(MISFITS, (l2, crosscorrelation, by_envelope), strict=True)), ids=["L2", "CrossCorrelation", "Envelope"]
+)
 def test_values(misfit: WaveformMisfit, expected: Callable[..., float]) -> None:
     p, o, w = made_up()
     assert value(misfit, p, o, w) == pytest.approx(expected(p, o, w), rel=1e-12)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import tensorflow as tf
 
-from .. import checks
+from .. import checks, stencils
 from ..forward import ForwardOperator, Linearization, Nest, conform
 from ..grid import Grid
 from ..sensitivity.strategy import Every, StoreAll, Strategy
@@ -282,10 +282,10 @@ class AcousticWave(ForwardOperator):
             if rock.density is not None:
                 checks.positive("density", rock.density.numpy())
         frequency = self.boundary.frequency or wavelets.peak(self.wavelet, self.dt)
-        profiles = [
-            strip.profiles(self.spacing[strip.axis], self.internal_step, self.velocity_limits[1], frequency, self.boundary.reflection)
-            for strip in self.lattice.strips
-        ]
+        settings = (self.internal_step, self.velocity_limits[1], frequency, self.boundary.reflection)
+        nodes = np.arange(self.order // 2 + 1)
+        aside = 0.0 if self._loop.physics.fluxes else float(stencils.root(self.order) @ (nodes * (nodes - 1) / 2))  # of the root's centre
+        profiles = [strip.profiles(self.spacing[strip.axis], *settings, aside) for strip in self.lattice.strips]
         return Run(self._loop, self.internal_step, self.substeps, self._placement, profiles, rock, wavelet, model.get("initial"))
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:

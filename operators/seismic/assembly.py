@@ -39,7 +39,8 @@ def step_matrix(lattice: Lattice, material: Material, profiles: Profiles) -> CSR
         a, b, a_faces, b_faces = (np.asarray(part, float) for part in profile)
         psi = _picked(field.shape[1], start, strip.faces.size)
         zeta = _picked(field.shape[1], start + strip.faces.size, strip.cells.size)
-        slope = _rows(lattice.faces(strip.axis), strip.faces) @ _along(lattice, strip.axis, _to_faces) @ field
+        first = _along(lattice, strip.axis, _to_faces) if material.buoyancy else _root(lattice, strip)
+        slope = _rows(lattice.faces(strip.axis), strip.faces) @ first @ field
         kept.append((_scaled(b_faces, strip.faces) @ psi + _scaled(a_faces, strip.faces) @ slope, zeta, a, b))
         start += _size(strip)
     rate, bends = (_variable if material.buoyancy else _constant)(lattice, material, field, [psi for psi, *_ in kept])
@@ -59,7 +60,7 @@ def _constant(
     second = [_along(lattice, axis, _second) @ field for axis in range(len(lattice.shape))]
     rate, bends = functools.reduce(lambda total, part: total + part, second), []
     for strip, psi in zip(lattice.strips, psis, strict=True):
-        flow = _along(lattice, strip.axis, _to_cells) @ (_rows(lattice.faces(strip.axis), strip.faces).T @ psi)
+        flow = -_root(lattice, strip).T @ (_rows(lattice.faces(strip.axis), strip.faces).T @ psi)
         rate = rate + flow
         bends.append(_rows(lattice.whole, strip.cells) @ (second[strip.axis] + flow))
     return rate, bends
@@ -95,6 +96,14 @@ def _to_faces(n: int, order: int, spacing: float, mirror: bool) -> scipy.sparse.
 def _to_cells(n: int, order: int, spacing: float, mirror: bool) -> scipy.sparse.csr_array:
     bands = _banded(n, stencils.staggered(1, order) / spacing)  # on the faces from order / 2 - 1 below the first one on
     return bands @ _continued(n + 1, order // 2 - 1, 1.0 if mirror else 0.0, 1)
+
+
+def _root(lattice: Lattice, strip: Strip) -> scipy.sparse.csr_array:
+    """[faces, cells] the first difference whose transpose times it is minus the second one, turned towards the layer."""
+    n, weights = lattice.shape[strip.axis], stencils.root(lattice.order) / lattice.spacing[strip.axis]
+    shifts, signs = (-np.arange(len(weights)), -1.0) if strip.upper else (np.arange(len(weights)) - 1, 1.0)
+    matrix = sum(signs * weight * scipy.sparse.eye_array(n + 1, n, k=shift) for shift, weight in zip(shifts, weights, strict=True))
+    return _along(lattice, strip.axis, lambda *_: scipy.sparse.csr_array(matrix))
 
 
 def _banded(rows: int, weights: np.ndarray) -> scipy.sparse.csr_array:

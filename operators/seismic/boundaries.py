@@ -122,7 +122,7 @@ class Strip:
         """The cells whose change in time feels the layer."""
         return self._slab(0, self.width + self.reach)
 
-    def profiles(self, spacing: float, dt: float, velocity: float, frequency: float, reflection: float) -> tuple[np.ndarray, ...]:
+    def profiles(self, spacing: float, dt: float, velocity: float, frequency: float, reflection: float, aside: float = 0.0) -> tuple[np.ndarray, ...]:
         """(a, b) on the cells and (a, b) on the faces, each broadcastable over the layer.
 
         Args:
@@ -131,14 +131,15 @@ class Strip:
             velocity: The highest one, m/s.
             frequency: At which the layer works best, Hz.
             reflection: At normal incidence.
+            aside: How far inside of the faces their first difference stands, in cells.
         """
         inner = self.shape[self.axis] - self.width if self.upper else self.width  # the face where the damping begins
         shape = [1] * len(self.shape)
         shape[self.axis] = -1
         found = []
-        for box, offset in ((self.cells, 0.5), (self.faces, 0.0)):
+        for box, offset in ((self.cells, 0.5), (self.faces, -aside if self.upper else aside)):
             at = box.start[self.axis] + offset + np.arange(box.shape[self.axis])
-            depth = np.abs(at - inner) / self.width
+            depth = np.clip((at - inner if self.upper else inner - at) / self.width, 0, 1)
             sigma = -3 * velocity * np.log(reflection) / (2 * self.width * spacing) * depth**2
             alpha = np.pi * frequency * (1 - depth)
             b = np.exp(-(sigma + alpha) * dt)

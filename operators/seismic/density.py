@@ -2,7 +2,8 @@ r"""The spatial operator of a step and its transpose, for constant and for varia
 
 D is the staggered first difference from faces to cells, and minus its transpose, written G here, that from cells to faces. A layer
 keeps a memory on its faces and one in its cells (`boundaries` has the coefficients a and b), updated first. For constant density
-the spatial operator is the Laplacian L with central second differences,
+the spatial operator is the Laplacian L with central second differences, and D and G are the pair whose product D G is such a second
+difference (`Lattice.slope`): the layer is then a stretched Laplacian, which cannot amplify anything,
 
 .. math:: \psi \leftarrow b \psi + a G u, \quad \zeta \leftarrow b \zeta + a (\partial^2 u + D \psi), \quad r = L u + D \psi + \zeta,
 
@@ -50,9 +51,9 @@ class ConstantForward(Sweep):
         found = []
         for strip, before, after, (a, b, a_faces, b_faces) in zip(lattice.strips, old.memories, new.memories, profiles, strict=True):
             covers, axis = strip.memory, strip.axis
-            slope = lattice.to_faces(old.field, lattice.haloed, strip.faces, axis)
+            slope = lattice.slope(old.field, lattice.haloed, strip.faces, strip)
             psi = _recurred(covers, strip.faces, before.faces, after.faces, a_faces, b_faces, slope)
-            bend = lattice.second(old.field, lattice.haloed, strip.cells, axis) + lattice.to_cells(psi, covers, strip.cells, axis)
+            bend = lattice.second(old.field, lattice.haloed, strip.cells, axis) + lattice.rise(psi, covers, strip.cells, strip)
             found.append(Memory(psi, _recurred(covers, strip.cells, before.cells, after.cells, a, b, bend)))
         return tuple(found), ()
 
@@ -60,7 +61,7 @@ class ConstantForward(Sweep):
         return lattice.laplacian(field, lattice.haloed, box)
 
     def correction(self, lattice: Lattice, strip: Strip, memory: Memory, box: Box) -> tf.Tensor:
-        return lattice.to_cells(memory.faces, strip.memory, box, strip.axis) + cut(memory.cells, strip.memory, box)
+        return lattice.rise(memory.faces, strip.memory, box, strip) + cut(memory.cells, strip.memory, box)
 
 
 @final
@@ -71,9 +72,9 @@ class ConstantAdjoint(Sweep):
     def prepare(self, lattice: Lattice, old: Slot, new: Slot, material: Material, profiles: Profiles, scattered: Scattered | None) -> Prepared:
         found = []
         for strip, before, after, (a, b, a_faces, b_faces) in zip(lattice.strips, old.memories, new.memories, profiles, strict=True):
-            covers, axis = strip.memory, strip.axis
+            covers = strip.memory
             xi = _recurred(covers, strip.cells, before.cells, after.cells, a, b, cut(old.field, lattice.haloed, strip.cells))
-            slope = lattice.to_faces(old.field, lattice.haloed, strip.faces, axis) + lattice.to_faces(xi, covers, strip.faces, axis)
+            slope = lattice.slope(old.field, lattice.haloed, strip.faces, strip) + lattice.slope(xi, covers, strip.faces, strip)
             found.append(Memory(_recurred(covers, strip.faces, before.faces, after.faces, -a_faces, b_faces, slope), xi))
         return tuple(found), ()
 
@@ -81,7 +82,7 @@ class ConstantAdjoint(Sweep):
         return lattice.laplacian(field, lattice.haloed, box)
 
     def correction(self, lattice: Lattice, strip: Strip, memory: Memory, box: Box) -> tf.Tensor:
-        return lattice.second(memory.cells, strip.memory, box, strip.axis) - lattice.to_cells(memory.faces, strip.memory, box, strip.axis)
+        return lattice.second(memory.cells, strip.memory, box, strip.axis) - lattice.rise(memory.faces, strip.memory, box, strip)
 
 
 @final

@@ -97,6 +97,22 @@ class Lattice:
         """First derivative along an axis in a box of cells, from values on the faces; minus the transpose of `to_faces`."""
         return sum(weight * cut(flux, covers, box.moved(axis, shift)) for shift, weight in _staggered(self.order, self.spacing[axis], 1 - self.reach))
 
+    def slope(self, field: tf.Tensor, covers: Box, box: Box, strip: Strip) -> tf.Tensor:
+        """First derivative across a layer on a box of faces, from values at the cells, with `stencils.root`.
+
+        Minus its transpose times it is `second`, exactly. With any other first difference the layer would amplify the longest waves.
+        """
+        return sum(weight * cut(field, covers, box.moved(strip.axis, shift)) for shift, weight in self._root(strip))
+
+    def rise(self, flux: tf.Tensor, covers: Box, box: Box, strip: Strip) -> tf.Tensor:
+        """First derivative across a layer in a box of cells, from values on the faces: minus the transpose of `slope`."""
+        return sum(-weight * cut(flux, covers, box.moved(strip.axis, -shift)) for shift, weight in self._root(strip))
+
+    def _root(self, strip: Strip) -> list[tuple[int, float]]:
+        """(cell counted from the face, weight): those of an upper layer are the mirror image of those of a lower one."""
+        weights = stencils.root(self.order) / self.spacing[strip.axis]
+        return [(-node, -float(weight)) if strip.upper else (node - 1, float(weight)) for node, weight in enumerate(weights)]
+
     def divergence(self, fluxes: Sequence[tf.Tensor], box: Box) -> tf.Tensor:
         """Sum over the axes of `to_cells` in a box of cells."""
         return sum(self.to_cells(flux, self.haloed_faces(axis), box, axis) for axis, flux in enumerate(fluxes))
