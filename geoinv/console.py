@@ -1,7 +1,7 @@
 """What a running job shows: a live table of iterations and progress of long steps; plain lines where there is no terminal."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -12,16 +12,28 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-#: Heading, key of the record, and format of every column.
-COLUMNS = (
-    ("iteration", "iteration", "d"),
-    ("misfit phi_d", "phi_d", ".4g"),
-    ("chi2", "chi2", ".3f"),
-    ("phi_m", "phi_m", ".4g"),
-    ("trade-off", "trade_off", ".3g"),
-    ("CG steps", "cg_iterations", "d"),
-    ("seconds", "seconds", ".1f"),
-)
+Columns = Sequence[tuple[str, str, str]]
+#: Heading, key of the record, and format of every column of each kind's iterations.
+COLUMNS: dict[str, Columns] = {
+    "gravity": (
+        ("iteration", "iteration", "d"),
+        ("misfit phi_d", "phi_d", ".4g"),
+        ("chi2", "chi2", ".3f"),
+        ("phi_m", "phi_m", ".4g"),
+        ("trade-off", "trade_off", ".3g"),
+        ("CG steps", "cg_iterations", "d"),
+        ("seconds", "seconds", ".1f"),
+    ),
+    "waveform": (
+        ("band", "band", "d"),
+        ("to Hz", "frequency", ".3g"),
+        ("iteration", "iteration", "d"),
+        ("misfit", "misfit", ".4g"),
+        ("of the start's", "relative", ".1%"),
+        ("evaluations", "evaluations", "d"),
+        ("seconds", "seconds", ".1f"),
+    ),
+}
 
 
 @final
@@ -30,11 +42,12 @@ class IterationTable:
 
     Args:
         console: Where to show it. A terminal gets a live table; a file or a pipe one line for each record.
+        columns: What to show; those of a kind of inversion stand in COLUMNS.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._table = Table(*(heading for heading, _, _ in COLUMNS))
+    def __init__(self, console: Console, columns: Columns) -> None:
+        self._console, self._columns = console, columns
+        self._table = Table(*(heading for heading, _, _ in columns))
         for column in self._table.columns:
             column.justify = "right"
         self._live = Live(self._table, console=console, auto_refresh=False) if console.is_terminal else None
@@ -43,7 +56,7 @@ class IterationTable:
         if self._live:
             self._live.start()
         else:
-            self._print(heading for heading, _, _ in COLUMNS)
+            self._print(heading for heading, _, _ in self._columns)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -51,8 +64,8 @@ class IterationTable:
             self._live.stop()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Show one more iteration; a key of COLUMNS that is missing leaves its cell empty."""
-        cells = [format(record[key], form) if record.get(key) is not None else "" for _, key, form in COLUMNS]
+        """Show one more iteration; a key that is missing leaves its cell empty."""
+        cells = [format(record[key], form) if record.get(key) is not None else "" for _, key, form in self._columns]
         if self._live:
             self._table.add_row(*cells)
             self._live.refresh()
@@ -60,7 +73,7 @@ class IterationTable:
             self._print(cells)
 
     def _print(self, cells: Any) -> None:
-        line = "  ".join(cell.rjust(max(len(heading), 9)) for cell, (heading, _, _) in zip(cells, COLUMNS, strict=True))
+        line = "  ".join(cell.rjust(max(len(heading), 9)) for cell, (heading, _, _) in zip(cells, self._columns, strict=True))
         self._console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from geoinv.datasets import trend
 from geoinv.datasets.files import sha256
 
 from . import gravity_inputs, rundir
-from .console import IterationTable, progress
+from .console import COLUMNS, IterationTable, progress
 from .gravity_config import GravityConfig
 from .gravity_inputs import Inputs
 
@@ -145,7 +145,7 @@ def _run(config: GravityConfig, problem: "Problem", console: "Console") -> "Outc
     options = config.inversion
     names = ("target_chi2", "max_iterations", "trade_off_ratio", "cooling_factor", "cooling_every", "cg_iterations", "cg_tolerance", "stagnation")
     settings = Settings(**{name: getattr(options, name) for name in names}, seed=config.seed)
-    with IterationTable(console) as table:
+    with IterationTable(console, COLUMNS["gravity"]) as table:
         return run(problem, settings, lambda iterate: table.add(iterate.record()))
 
 

@@ -1,20 +1,23 @@
 """The output directory of an inversion: what is in it, how it is written, and how it is read back.
 
     config.toml     the options, as resolved             history.csv    one row an iteration
-    model.nc        density on the grid, kg/m3           summary.json   how the run ended, in numbers
+    model.nc        what was found, on the grid, SI      summary.json   how the run ended, in numbers
     predicted.nc    observed and predicted data, SI      figures/, report.html
+    wavelet.nc      source wavelets, of waveforms
 
 Every file appears under its name only when it is whole, and `summary.json` last of the data; figures and report follow, and
 `geoinv report` draws them anew. A model.vtr, and model.msh with model.den, are written where they are asked for.
 """
 
 import csv
+import dataclasses
 import importlib.metadata
 import json
 import math
 import resource
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +32,9 @@ if TYPE_CHECKING:
 
     from geoinv.config import Config
 
-#: Columns of history.csv; chi2 is the mean of (residual / uncertainty)^2.
-HISTORY = ("iteration", "phi_d", "chi2", "phi_m", "trade_off", "cg_iterations", "seconds")
-
-#: Keys of summary.json. `rms`, `holdout_rms` and `holdout_mad` (1.4826 times the median absolute deviation) are in `rms_unit`.
+#: Keys that every summary.json has; chi2 is the mean of (residual / uncertainty)^2, `rms` is in `rms_unit`.
 SUMMARY = (
-    *("status", "reason", "iterations", "chi2", "rms", "rms_unit", "holdout_rms", "holdout_mad"),
+    *("status", "reason", "iterations", "chi2", "rms", "rms_unit"),
     *("seconds", "peak_memory_bytes", "n_data", "n_model", "versions", "seeds", "sha256", "warnings"),
 )
 
@@ -45,7 +45,7 @@ STATUSES = {
     "interrupted": "Interrupted",
 }
 
-_PACKAGES = ("geoinv", "tensorflow", "numpy", "scipy", "xarray", "h5netcdf", "choclo", "pyproj", "boule")
+_PACKAGES = ("geoinv", "tensorflow", "numpy", "scipy", "xarray", "h5netcdf", "segyio", "choclo", "pyproj", "boule")
 
 
 def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
@@ -70,8 +70,10 @@ def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
 #: Files that a run may write besides figures/*.png; an earlier run's are removed before new ones are written.
 _FILES = (
     *("summary.json", "config.toml", "model.nc", "predicted.nc", "history.csv", "report.html"),
-    *("model.vtr", "model.msh", "model.den"),
+    *("model.vtr", "model.msh", "model.den", "wavelet.nc"),
 )
+#: Data sets, by name, that only some kinds of inversion write.
+_EXTRA = ("wavelet",)
 
 
 def clear(directory: str | Path) -> None:
@@ -90,16 +92,18 @@ def write(
     predicted: "xarray.Dataset",
     history: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
+    extra: Mapping[str, "xarray.Dataset"] | None = None,
 ) -> None:
     """Write everything but the figures and the report, creating the directory.
 
     Args:
         directory: Where; files of an earlier run are replaced.
         config: The options, as resolved.
-        model: `density` on the grid, kg/m3, NaN in inactive cells; optionally `true_density`.
-        predicted: A survey with `predicted` and `holdout` (station, 0 or 1).
-        history: One record an iteration, with the keys of HISTORY.
-        summary: A record with the keys of SUMMARY.
+        model: On the grid, SI, NaN in inactive cells; the true one too where it is known.
+        predicted: A survey with `predicted`.
+        history: One record an iteration, all of the same keys: the columns of history.csv.
+        summary: A record with the keys of SUMMARY at least.
+        extra: Other data sets, by the name of their file.
 
     Raises:
         ValueError: The summary lacks a key, or names an unknown status.
@@ -117,6 +121,8 @@ def write(
     write_text(directory / "config.toml", dump_toml(config))
     netcdf.write(directory / "model.nc", model)
     netcdf.write(directory / "predicted.nc", predicted)
+    for name, data in (extra or {}).items():
+        netcdf.write(directory / f"{checks.choice('extra', name, _EXTRA)}.nc", data)
     _write_history(directory / "history.csv", history)
     write_text(directory / "summary.json", json.dumps(_plain(summary), indent=2, ensure_ascii=False) + "\n")
 
@@ -133,7 +139,7 @@ def _write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     from geoinv.datasets.atomic import atomic_path
 
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HISTORY, extrasaction="ignore")
+        writer = csv.DictWriter(file, list(history[0]) if history else [])
         writer.writeheader()
         writer.writerows(history)
 
@@ -152,13 +158,19 @@ def _plain(value: Any) -> Any:
 @final
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What an output directory holds; `config` is the text of config.toml."""
+    """What an output directory holds; `config` is the text of config.toml, `extra` the data sets besides model and predicted."""
 
     config: str
     model: "xarray.Dataset"
     predicted: "xarray.Dataset"
     history: list[dict[str, float]]
     summary: dict[str, Any]
+    extra: dict[str, "xarray.Dataset"] = dataclasses.field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What was inverted."""
+        return str(tomllib.loads(self.config).get("kind", "gravity"))
 
 
 def read(directory: str | Path) -> Run:
@@ -181,6 +193,7 @@ def read(directory: str | Path) -> Run:
         predicted=netcdf.read(directory / "predicted.nc"),
         history=history,
         summary=json.loads((directory / "summary.json").read_text(encoding="utf-8")),
+        extra={name: netcdf.read(directory / f"{name}.nc") for name in _EXTRA if (directory / f"{name}.nc").is_file()},
     )
 
 

@@ -33,6 +33,7 @@ class Data(Section):
     )
     sampling_interval: Positive | None = option(None, "Sampling interval, s, where SEG-Y headers are wrong; theirs if off.", example=0.004)
     crs: str | None = option(None, "Projected reference system, for the record.", example="EPSG:32610")
+    dimensions: Literal[2, 3] = option(2, "2 or 3: a survey with northings is projected onto its best straight line for 2.")
     uncertainty_relative: Weight = option(0.05, "Where the file has no uncertainty, a fraction of the root mean square of each trace.")
     uncertainty_floor: Weight = option(0.0, "Smallest uncertainty, as a fraction of the median of those root mean squares; also of a file's own.")
     first_shot: Annotated[int, Field(ge=0)] = option(0, "The first shot to invert, counted from 0.")
@@ -50,7 +51,9 @@ class Data(Section):
 class GridOptions(Section):
     """The cells of the model: square or cubic ones over an extent, or those of the start model's file."""
 
-    spacing: Positive | None = option(None, "Cell size in every direction, m; that of model.file if off.", example=20.0, needed=True)
+    spacing: Positive | None = option(
+        None, "Cell size in every direction, m; if off that of model.file, or what the highest band asks for.", example=20.0, needed=True
+    )
     easting: tuple[float, float] | None = option(None, "Extent along easting, m; model.file's, or around the survey, if off.", example=[0.0, 10000.0])
     northing: tuple[float, float] | None = option(None, "Extent along northing, m, in three dimensions.", example=[0.0, 5000.0])
     upward: tuple[float, float] | None = option(
@@ -69,7 +72,12 @@ class GridOptions(Section):
 class Model(Section):
     """The start model, and what of it is known."""
 
-    file: PathText | None = option(None, "netCDF file of the start velocity, m/s; takes the place of the two below.", example="start.nc")
+    file: PathText | None = option(
+        None, "Start velocity: netCDF model, or an HDF5 or .npy array [depth, (northing,) easting]; replaces the two below.", example="start.nc"
+    )
+    dataset: str | None = option(None, "Name of the array in an HDF5 file, or of the variable in a netCDF one if not 'velocity'.", example="m0")
+    quantity: Literal["m/s", "km/s", "s2/km2"] = option("m/s", "What that file holds: 'm/s', 'km/s', or squared slowness in 's2/km2'.")
+    file_spacing: Positive | None = option(None, "Spacing of an array's samples, m; grid.spacing if off. Its first is at the top west.", example=25.0)
     velocity: Positive | None = option(None, "Start velocity at the top (below the water), m/s.", example=1800.0, needed=True)
     gradient: float = option(0.0, "What it grows by with depth, (m/s)/m.")
     water_depth: Weight | None = option(
@@ -106,6 +114,7 @@ class Source(Section):
     per_shot: bool = option(False, "Fit one for each shot instead of one for all.")
     regularization: Weight = option(1e-3, "Damping of that filter, as a fraction of the largest power of the predicted data.")
     duration: Positive | None = option(None, "Time after which the fitted wavelet is zero, s; the record's length if off.", example=0.5)
+    estimate_every: Count | None = option(None, "Fit it again every so many iterations of a band; only at the start of each if off.", example=5)
 
     @model_validator(mode="after")
     def _what_each_needs(self) -> "Source":
@@ -123,13 +132,15 @@ class Propagator(Section):
     """How waves are computed."""
 
     order: Literal[2, 4, 6, 8] = option(4, "Order of the differences in space: 2, 4, 6 or 8.")
-    absorbing: Literal["cpml", "sponge"] = option("cpml", "Boundary that absorbs: 'cpml' (reflects less) or 'sponge' (computes faster).")
     absorbing_cells: Count = option(20, "Width of the absorbing layer outside the grid, cells.")
     free_surface: bool = option(False, "Reflect at the top of the grid (land or sea surface) instead of absorbing.")
     snapshot_every: Count | None = option(
         None, "Time steps between the snapshots that the gradient reads; as many as the highest frequency allows if off.", example=4
     )
-    shots_at_once: Count | None = option(None, "Shots computed at once; as many as memory allows if off.", example=8)
+    aperture: Weight | None = option(
+        None, "How far beyond its sources and receivers a shot propagates, m: in a window of its own; in the whole grid if off.", example=2000.0
+    )
+    snapshot_memory: Positive = option(2.0, "Memory that gradients may take, GB; where snapshots need more they are computed again from checkpoints.")
 
 
 class Bands(Section):
@@ -141,6 +152,9 @@ class Bands(Section):
     rolloff: Annotated[float, Field(gt=1)] = option(1.5, "The low-pass filter is zero from this many times that frequency on.")
     lowcut: tuple[Weight, Positive] | None = option(
         None, "Frequencies below the first of which data are left out, and from the second of which they count in full, Hz.", example=[1.5, 2.5]
+    )
+    points_per_wavelength: Positive | None = option(
+        None, "Use larger cells in low bands, as long as there are so many to the shortest wavelength; the grid's everywhere if off.", example=5.0
     )
     iterations: PerBand[Count] | None = option(
         None, "Limit of iterations of each band; inversion.max_iterations for each if off.", example=[10, 10, 20]
@@ -195,10 +209,14 @@ class Inversion(Section):
     memory: Count = option(7, "Pairs of steps that lbfgs keeps.")
     max_iterations: Count = option(10, "Limit of iterations in each band.")
     tolerance: Fraction = option(1e-3, "Relative decrease of the misfit an iteration, over three, below which a band ends.")
-    preconditioner: Literal["illumination", "none"] = option("illumination", "'illumination' (by the energy of the sources' waves) or 'none'.")
-    illumination_floor: Annotated[float, Field(gt=0, le=1)] = option(0.01, "Smallest illumination to divide by, as a fraction of the largest.")
+    preconditioner: Literal["illumination", "hessian", "none"] = option(
+        "illumination", "'illumination' (energy of the sources' waves), 'hessian' (its diagonal, receivers and weights included) or 'none'."
+    )
+    illumination_floor: Annotated[float, Field(gt=0, le=1)] = option(0.01, "Smallest value of these to divide by, as a fraction of the largest.")
     smoothing: Weight = option(0.0, "Length over which gradients are smoothed, in wavelengths of the band's highest frequency.")
-    regularization: Weight = option(0.0, "Weight of the model's roughness (first differences from the start model), against the misfit at the start.")
+    regularization: Weight = option(
+        0.0, "Weight, against the misfit at a band's start, of the change's roughness: 1 for 1 % of the mean velocity from cell to cell everywhere."
+    )
 
 
 class Bounds(Section):
@@ -239,8 +257,8 @@ class WaveformConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "WaveformConfig":
-        if self.grid.spacing is None and self.model.file is None:
-            raise checks.invalid("grid", "without cells", "given by 'spacing' or by the model's 'file'", "Add spacing = 20.0, for instance.")
+        if self.grid.spacing is None and self.model.file is None and self.bands.lowpass is None:
+            raise checks.invalid("grid", "without cells", "given by 'spacing', 'bands' or the model's 'file'", "Add spacing = 20.0, for instance.")
         lower, upper, start = self.bounds.lower, self.bounds.upper, self.model.velocity
         if isinstance(lower, float) and isinstance(upper, float) and start is not None and not lower <= start <= upper:
             raise checks.invalid("model.velocity", f"{start:g}", f"within the bounds {lower:g} to {upper:g}")

@@ -8,7 +8,7 @@ from rich.console import Console
 from geoinv import config, gravity_job
 from geoinv.datasets import netcdf, synthetic, ubc
 from geoinv.datasets.atomic import atomic_path
-from geoinv.report import compare_with_truth
+from geoinv.gravity_report import compare_with_truth
 
 OPTIONS = """\
 # The demo: a block of 400 kg/m3 under a hill, seen by 400 stations with noise of 0.02 mGal.

@@ -1,6 +1,7 @@
 """The operators that must pass the whole battery (`test_battery.py`): one line each, (name, factory)."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -15,6 +16,7 @@ from geoinv.operators.forward import Chain, ForwardOperator, Linearization, Stac
 from geoinv.operators.gravity.poisson import GravityPoisson
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.operators.grid import Grid
+from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition, wavelets
 from geoinv.operators.sparse import CSRMatrix, SparseOperator
 
 
@@ -65,7 +67,7 @@ class Exponential(ForwardOperator):
         )  # fmt: skip
 
     def subset(self, units: Any) -> ForwardOperator:
-        return Chain(sparse(self.size, self.size, matrix=np.eye(self.size), dtype=self.dtype).subset(units), self)
+        return Chain(of_dense(np.eye(self.size), self.dtype).subset(units), self)
 
 
 @final
@@ -103,14 +105,18 @@ class Product(ForwardOperator):
         raise NotImplementedError
 
 
-def sparse(rows: int, columns: int, *, seed: int = 0, dtype: tf.DType = tf.float64, matrix: Any = None) -> SparseOperator:
-    """A random sparse operator, or that of a dense matrix."""
-    rng = np.random.default_rng(seed)
-    if matrix is None:
-        matrix = scipy.sparse.random_array((rows, columns), density=0.5, rng=rng).toarray()
-        if dtype.is_complex:
-            matrix = matrix * np.exp(1j * rng.uniform(0, 6, matrix.shape))
+def of_dense(matrix: np.ndarray, dtype: tf.DType) -> SparseOperator:
     return SparseOperator(CSRMatrix.from_scipy(scipy.sparse.csr_array(matrix), dtype=dtype))
+
+
+@functools.cache
+def sparse(rows: int, columns: int, *, seed: int = 0, dtype: tf.DType = tf.float64) -> SparseOperator:
+    """A random sparse operator, built once, with the programs it compiles: operators never change."""
+    rng = np.random.default_rng(seed)
+    matrix = scipy.sparse.random_array((rows, columns), density=0.5, rng=rng).toarray()
+    if dtype.is_complex:
+        matrix = matrix * np.exp(1j * rng.uniform(0, 6, matrix.shape))
+    return of_dense(matrix, dtype)
 
 
 @final
@@ -150,7 +156,7 @@ ACTIVE = np.arange(6)[:, None, None] < np.random.default_rng(2).integers(5, 7, (
 
 @functools.cache
 def gravity(kind: Callable[..., ForwardOperator]) -> ForwardOperator:
-    """Gravity at ten stations of a small grid, built once: operators never change."""
+    """Gravity at ten stations of a small grid, built once likewise."""
     rng = np.random.default_rng(8)
     stations = {"upward": rng.uniform(300, 400, 10), "northing": rng.uniform(0, 800, 10), "easting": rng.uniform(0, 800, 10)}
     return kind(GRID, stations, ("gz", "gxx"), active=ACTIVE)
@@ -160,6 +166,42 @@ def with_trend() -> WithTrend:
     """Gravity of the active cells, and a trend of three terms of about its size."""
     trend = 1e-8 * np.random.default_rng(9).normal(size=(10, 2, 3))
     return WithTrend(gravity(GravityPoisson) @ ActiveCells(ACTIVE), trend)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Velocity(ForwardOperator):
+    """``2000 + 100 m``, m/s, as a wave takes it: normal numbers are no velocities."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def model_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.shape, tf.float64)
+
+    @property
+    def data_spec(self) -> dict[str, tf.TensorSpec]:
+        return {"velocity": self.model_spec}
+
+    def forward(self, model: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"velocity": 2000.0 + 100.0 * model}
+
+    def linearize(self, model: tf.Tensor) -> Linearization:
+        return Linearization(self.model_spec, self.data_spec, self.forward(model), lambda v: {"velocity": 100.0 * v}, lambda w: 100.0 * w["velocity"])
+
+    def subset(self, units: Any) -> ForwardOperator:
+        raise NotImplementedError
+
+
+@functools.cache
+def wave() -> ForwardOperator:
+    """Three shots on a small plane, above one absorbing layer."""
+    shape, places = (10, 11), np.array([[45.0, 52.0], [56.0, 48.0], [52.0, 61.0]])
+    signal = wavelets.ricker(20.0, 18, 1e-3, delay=8e-3)
+    options = {"velocity_limits": (1200.0, 2800.0), "order": 2, "boundary": Absorbing(((2, 0), (0, 0))), "dtype": tf.float64}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few points per wavelength
+        return AcousticWave(Grid.uniform(shape, (10.0, 10.0)), Acquisition(places, places[:2] - 3), signal, dt=1e-3, **options) @ Velocity(shape)
 
 
 OPERATORS = [
@@ -179,4 +221,5 @@ OPERATORS = [
     Entry("gravity of active cells", lambda: gravity(GravityPoisson) @ ActiveCells(ACTIVE)),
     Entry("gravity with a trend", with_trend),
     Entry("gravity of an exponential", lambda: gravity(GravityPoisson) @ Positive(GRID.shape)),
+    Entry("acoustic wave", wave, units=(2, 0)),
 ]

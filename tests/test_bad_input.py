@@ -318,7 +318,7 @@ def test_mesh_one_cell_wide_is_inverted(folder: Path, monkeypatch: pytest.Monkey
     assert (folder / "out" / "summary.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["no config", "NaN", "outside the grid"])
+@pytest.mark.parametrize("name", ["no config", pytest.param("NaN", marks=pytest.mark.slow), "outside the grid"])
 def test_in_a_process_of_its_own(folder: Path, name: str) -> None:
     options = write(folder, CASES[name])
     before = sorted(folder.rglob("*"))

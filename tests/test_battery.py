@@ -8,9 +8,13 @@ from registry import OPERATORS, Entry
 from geoinv.operators import testing
 from geoinv.operators.forward import ForwardOperator, Nest
 from geoinv.operators.gravity import poisson
+from geoinv.operators.seismic import shots
 from geoinv.operators.sparse import operator as sparse_operator
 
-every = pytest.mark.parametrize("entry", OPERATORS, ids=lambda entry: entry.name)
+#: Parts, as they stand, of entries that compose them further: in the slow suite only.
+CONTAINED = {"chain", "gravity of active cells"}
+MARKED = [pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] * (entry.name in CONTAINED)) for entry in OPERATORS]
+every = pytest.mark.parametrize("entry", MARKED)
 
 
 def model_of(operator: ForwardOperator) -> Nest:
@@ -75,7 +79,9 @@ def test_second_derivatives(entry: Entry) -> None:
     def both(model: Nest) -> tuple[Nest, Nest]:
         return reverse_over_reverse(model), forward_over_reverse(model)
 
-    runs = [both, tf.function(both)] + ([tf.function(both, jit_compile=True)] if operator.xla else [])
+    # What AutoGraph makes of operators is in test_executions_agree.
+    graph = tf.function(both, autograph=False)
+    runs = [both, graph] + ([tf.function(both, autograph=False, jit_compile=True)] if operator.xla else [])
     for run in runs:
         for found in run(model):
             assert testing.relative_difference(found, expected) <= 1e-10
@@ -101,5 +107,11 @@ def test_hessian_product_is_the_change_of_the_gradient(entry: Entry) -> None:
 def test_subset_is_rows_of_the_whole_without_retracing(entry: Entry) -> None:
     if entry.units is None:
         pytest.skip("has no units")
-    compiled = [sparse_operator.apply, sparse_operator.apply_transposed, poisson.apply, poisson.apply_adjoint]
-    assert testing.batch_test(entry.make(), entry.units, compiled=compiled) <= entry.tolerance
+    operator = entry.make()
+    operator.linearize(model_of(operator))
+    operator(model_of(operator))  # waves compile their programs when these first run
+    programs = dict(shots._PROGRAMS)
+    functions = [function for program in programs.values() for function in (program.forward, program.adjoint)]
+    compiled = [sparse_operator.apply, sparse_operator.apply_transposed, poisson.apply, poisson.apply_adjoint, *functions]
+    assert testing.batch_test(operator, entry.units, compiled=compiled) <= entry.tolerance
+    assert len(shots._PROGRAMS) == len(programs)

@@ -132,7 +132,7 @@ def show(terminal: bool) -> str:
     with console.progress(screen, "near field", total=3) as advance:
         for _ in range(3):
             advance(1)
-    with console.IterationTable(screen) as table:
+    with console.IterationTable(screen, console.COLUMNS["gravity"]) as table:
         for record in RECORDS:
             table.add(record)
     return stream.getvalue()

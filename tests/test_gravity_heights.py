@@ -25,11 +25,11 @@ def worst(cells: float, tolerance: float) -> float:
     return max(errors)
 
 
-@pytest.mark.parametrize("cells", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("cells", [0.0, pytest.param(0.3, marks=pytest.mark.slow), 2.0])
 def test_on_the_ground_a_thousandth_is_reached_when_asked_for(cells: float) -> None:
     assert worst(cells, 1e-3) <= 1e-3
 
 
-@pytest.mark.parametrize("cells", [50.0, 150.0, 5000.0])
+@pytest.mark.parametrize("cells", [50.0, pytest.param(150.0, marks=pytest.mark.slow), 5000.0])
 def test_a_flight_or_a_satellite_sees_the_same_field(cells: float) -> None:
     assert worst(cells, 1e-2) <= 1e-2

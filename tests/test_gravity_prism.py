@@ -93,8 +93,8 @@ def test_station_inside_a_cell_is_raised() -> None:
 
 
 def test_too_large_a_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    large = Grid.uniform((100, 1000, 1000), (10.0, 10.0, 10.0))
-    stations = {"upward": np.full(11, 1001.0), "northing": np.full(11, 50.0), "easting": np.full(11, 50.0)}
+    large = Grid.uniform((10, 100, 1000), (10.0, 10.0, 10.0))
+    stations = {"upward": np.full(1100, 101.0), "northing": np.full(1100, 50.0), "easting": np.full(1100, 50.0)}
     with pytest.raises(ValueError, match=r"Invalid 'kernel' of 8\.2 GB: must be at most 8 GB\. Use GravityPoisson"):
         GravityPrism(large, stations)
     monkeypatch.setattr(prism, "MAX_BYTES", 8 * 4 * GRID.size)

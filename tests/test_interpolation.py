@@ -33,7 +33,7 @@ def test_exact_for_polynomials_of_the_degree_up_to_the_faces(degree: int, deriva
     values = np.einsum("i,j,k", *(p(t) for p, t in zip(polynomials, scaled, strict=True)))
     derived = [np.polyder(p, d) / 4**d for p, d in zip(polynomials, derivative, strict=True)]
     expected = np.prod([p((x - 1e5) / 4 - 1) for p, x in zip(derived, points.T, strict=True)], axis=0)
-    found = interpolate(grid, points, derivative=derivative, degree=degree) @ values.ravel()
+    found = interpolate(grid, points, derivative=derivative, degree=degree).to_scipy() @ values.ravel()
     np.testing.assert_allclose(found, expected, atol=1e-8 * np.abs(values).max())
 
 
@@ -46,7 +46,7 @@ def test_observed_order(degree: int, derivative: int) -> None:
         edges = np.linspace(0, 1, n + 1)
         grid = Grid((edges + 0.1 * edges**2 / 1.1, edges))
         values = np.sin(3 * np.add.outer(*grid.centers))
-        found = interpolate(grid, points, derivative=(0, derivative), degree=degree) @ values.ravel()
+        found = interpolate(grid, points, derivative=(0, derivative), degree=degree).to_scipy() @ values.ravel()
         return float(np.max(np.abs(found - 3**derivative * np.sin(3 * points.sum(axis=1) + derivative * np.pi / 2))))
 
     order = order_test([error(n) for n in counts], [1 / n for n in counts])

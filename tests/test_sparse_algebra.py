@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import threading
 import weakref
 from collections.abc import Callable
@@ -115,8 +116,13 @@ def expected(name: str, dtype: str) -> list[tf.Tensor]:
     return every_mode(twin, arguments)
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("name", cases("float64"))
+def executions() -> list:
+    """Every (operation, execution); in the quick suite the graph that XLA compiles runs uncompiled for the sum and the product."""
+    pairs = itertools.product(cases("float64"), RUNS)
+    return [pytest.param(*pair, marks=[pytest.mark.slow] * (pair[1] == "graph" and pair[0] not in ("add", "multiply"))) for pair in pairs]
+
+
+@pytest.mark.parametrize(("name", "run"), executions())
 def test_every_mode_and_execution_equals_dense(name: str, run: str) -> None:
     function, _, arguments = cases("float64")[name]
     found = RUNS[run](lambda *args: every_mode(function, list(args)))(*arguments)

@@ -1,6 +1,7 @@
 """Sparse products as users of TensorFlow write them: any number of columns, unknown sizes, loops, layers, tapes of all kinds."""
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -145,8 +146,19 @@ def solved_in_a_loop(z: tf.Tensor) -> tf.Tensor:
     return SQUARE @ (SQUARE @ (SQUARE @ (SQUARE @ (SQUARE @ back))))
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("function", [looped, by_autograph, mapped, branched, solved_in_a_loop])
+FUNCTIONS = (looped, by_autograph, mapped, branched, solved_in_a_loop)
+
+
+def control_flow() -> list:
+    """Every (function, execution); in the quick suite the graph that XLA compiles runs uncompiled for one that loops and one that solves."""
+    found = []
+    for function, run in itertools.product(FUNCTIONS, RUNS):
+        slow = (run == "graph" and function not in (by_autograph, solved_in_a_loop)) or (run == "eager" and function is solved_in_a_loop)
+        found.append(pytest.param(function, run, marks=[pytest.mark.slow] * slow))
+    return found
+
+
+@pytest.mark.parametrize(("function", "run"), control_flow())
 def test_gradients_through_control_flow(function: Callable[[tf.Tensor], tf.Tensor], run: str) -> None:
     def gradient(z: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -187,8 +199,13 @@ def densely(function: Callable[..., tf.Tensor], values: tf.Tensor, z: tf.Tensor)
     return z
 
 
-@pytest.mark.parametrize("run", ["graph", "xla"])
-@pytest.mark.parametrize("function", [values_in_a_loop, values_in_a_branch, values_in_a_map])
+IN_LARGE = (values_in_a_loop, values_in_a_branch, values_in_a_map)
+
+
+@pytest.mark.parametrize(
+    ("function", "run"),
+    [*((f, "xla") for f in IN_LARGE), *(pytest.param(f, "graph", marks=[pytest.mark.slow] * (f is not values_in_a_loop)) for f in IN_LARGE)],
+)
 def test_first_and_second_derivatives_through_control_flow(function: Callable[..., tf.Tensor], run: str) -> None:
     def derivatives(of: Callable[..., tf.Tensor], values: tf.Tensor, z: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as outer:

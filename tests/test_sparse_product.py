@@ -1,5 +1,6 @@
 """The derivatives of sparse products, in every mode and execution, against dense TensorFlow."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,12 @@ from geoinv.operators.sparse import product as sparse_product
 
 Function = Callable[..., tf.Tensor]
 DTYPES = {"float32": 2e-5, "float64": 1e-12, "complex128": 1e-12, "complex64": 2e-5}
-RUNS = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
+#: Without AutoGraph, which would convert the tests too; with it: test_sparse_in_tensorflow.py.
+RUNS = {
+    "eager": lambda f: f,
+    "graph": lambda f: tf.function(f, autograph=False),
+    "xla": lambda f: tf.function(f, autograph=False, jit_compile=True),
+}
 ROWS, COLUMNS, WIDTH = 5, 4, 3
 
 
@@ -95,16 +101,23 @@ def assert_close(found: list[tf.Tensor], expected: list[tf.Tensor], tolerance: f
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("name", ["product", "transposed", "sampled"])
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def pairs() -> list:
+    """Every (dtype, name, execution); the quick half of them holds every pair of two."""
+    names, dtypes = ("product", "transposed", "sampled"), ("float64", "complex128")
+    return [
+        pytest.param(dtype, name, run, marks=[pytest.mark.slow] * ((i + j + k) % 2))
+        for (i, dtype), (j, name), (k, run) in itertools.product(enumerate(dtypes), enumerate(names), enumerate(RUNS))
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "name", "run"), pairs())
 def test_every_mode_and_execution_equals_dense(dtype: str, name: str, run: str) -> None:
     function, twin, arguments = cases(dtype)[name]
     found = RUNS[run](lambda *args: every_mode(function, list(args)))(*arguments)
     assert_close(found, every_mode(twin, arguments), DTYPES[dtype])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "complex64"])
 def test_single_precision(dtype: str) -> None:
     for function, twin, arguments in cases(dtype).values():
         assert_close(every_mode(function, arguments), every_mode(twin, arguments), DTYPES[dtype])

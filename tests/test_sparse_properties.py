@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import scipy.sparse
 import tensorflow as tf
 from hypothesis import example, given, settings
@@ -132,8 +133,7 @@ def test_construction_and_conversions(case: Triplets) -> None:
     np.testing.assert_array_equal(matrix.diagonal(), matrix.to_scipy().toarray().diagonal())
 
 
-@over_patterns(12)
-def test_products(case: Triplets) -> None:
+def products(case: Triplets) -> None:
     matrix, full = case.matrix, case.dense
     x, y = case.random(1, case.shape[1], 3), case.random(2, case.shape[0], 3)
     scale = np.abs(full).sum() * 3
@@ -147,8 +147,7 @@ def test_products(case: Triplets) -> None:
     assert_close(matrix.sampled_product(y[:, 0], x[:, 0]), np.outer(y[:, 0], x[:, 0])[places], 30)
 
 
-@over_patterns(12)
-def test_gradients_of_a_squared_product(case: Triplets) -> None:
+def gradients_of_a_squared_product(case: Triplets) -> None:
     matrix, full = case.matrix, case.dense
     values, x = tf.constant(matrix.values), tf.constant(case.random(1, case.shape[1]))
     with tf.GradientTape() as tape:
@@ -159,6 +158,12 @@ def test_gradients_of_a_squared_product(case: Triplets) -> None:
     scale = 30 * (1 + np.abs(full).sum()) ** 2
     assert_close(by_values, 2 * np.outer(residual, x.numpy().conj())[matrix.pattern.rows, matrix.indices], scale)
     assert_close(by_x, 2 * full.conj().T @ residual, scale)
+
+
+# Each pattern compiles programs of its own: few in the quick suite, many in the slow one.
+test_products, test_products_of_many = over_patterns(4)(products), pytest.mark.slow(over_patterns(40)(products))
+test_gradients = over_patterns(4)(gradients_of_a_squared_product)
+test_gradients_of_many = pytest.mark.slow(over_patterns(40)(gradients_of_a_squared_product))
 
 
 @over_patterns(40, seed=st.integers(0, 2**32 - 1))

@@ -72,7 +72,7 @@ def laplacian(n: int, dtype: type = np.float64) -> CSRMatrix:
 SPACED = laplacian(4)  # shared likewise
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), *list(DTYPES)[1:]])
 def test_every_method_equals_dense(dtype: str) -> None:
     b = random(3, (SIZE, WIDTH), dtype)
     for name, (method, kind) in METHODS.items():
@@ -124,7 +124,8 @@ def test_every_mode_equals_dense(name: str) -> None:
     assert_close(every_mode(function, arguments), every_mode(twin, arguments), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["lu", "cg", "bicgstab"])
+# In the quick suite each method stands once inside a function of either kind, and both kinds hold one that iterates.
+@pytest.mark.parametrize("name", ["lu", pytest.param("cg", marks=pytest.mark.slow), "bicgstab"])
 def test_every_mode_inside_a_function(name: str) -> None:
     method, kind = DIFFERENTIATED[name]
     function, twin, arguments = twins(method, example(kind, "complex128"))
@@ -132,7 +133,7 @@ def test_every_mode_inside_a_function(name: str) -> None:
     assert_close(found, every_mode(twin, arguments), 1e-10)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("cg", "complex128"), ("bicgstab", "float64")])
+@pytest.mark.parametrize(("name", "dtype"), [("cg", "complex128"), pytest.param("bicgstab", "float64", marks=pytest.mark.slow)])
 def test_every_mode_inside_xla(name: str, dtype: str) -> None:
     method, kind = DIFFERENTIATED[name]
     assert method.xla

@@ -1,0 +1,317 @@
+"""What a full-waveform inversion starts from, read and checked as its config says: shots, cells, start model, bounds and wavelet.
+
+Nothing here imports TensorFlow, so that `geoinv check` answers quickly.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import h5py
+import numpy as np
+import xarray
+
+from geoinv.datasets import files, netcdf, segy, shots
+from geoinv.operators import checks
+from geoinv.operators.grid import DIMS, Grid
+from geoinv.operators.seismic import limits, wavelets
+
+from .cells import interpolated
+from .waveform_config import Data, Model, Source, WaveformConfig
+
+#: More cells than this are refused: no machine this runs on propagates waves through them in reasonable time.
+MAX_CELLS = 200_000_000
+#: Error of the phase velocity at the highest frequency for which cells are chosen.
+DISPERSION = 0.01
+NETCDF, HDF5 = (".nc", ".nc4"), (".h5", ".hdf5")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything an inversion needs but the operators.
+
+    Args:
+        survey: Shots to invert, with uncertainties, on the grid's axes, their time from the source's on.
+        first_time: When the records begin, s; samples before it are zeros that do not count.
+        grid: The model's cells.
+        velocity: Start model [grid.shape], m/s.
+        free: Cells that may change, bool [grid.shape].
+        lower, upper: Bounds [grid.shape], m/s.
+        density: [grid.shape], kg/m3, or None where it is constant.
+        wavelet: Before any fit to the data, [time], at the survey's samples.
+        warnings: What a user should know, a line each.
+    """
+
+    survey: xarray.Dataset
+    first_time: float
+    grid: Grid
+    velocity: np.ndarray
+    free: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    density: np.ndarray | None
+    wavelet: np.ndarray
+    warnings: tuple[str, ...]
+
+
+def load(config: WaveformConfig) -> Inputs:
+    """Read and check all inputs; warnings are collected, not shown.
+
+    Raises:
+        ValueError: Anything wrong with the files, the data, the grid, the model or the wavelet.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        survey, first_time = read_survey(config.data)
+        own = _read_velocity(config) if config.model.file is not None else None
+        grid = _grid(config, survey, None if own is None else own[0])
+        velocity, free = _start(config.model, grid, own)
+        lower, upper = (_bound(name, getattr(config.bounds, name), grid) for name in ("lower", "upper"))
+        _check_start(velocity, lower, upper, free)
+        _check_inside(survey, grid)
+        wavelet = read_wavelet(config.source, survey.sizes["time"], shots.dt(survey))
+        _check_bands(config, shots.dt(survey))
+        density = _density(config.model, grid, velocity)
+    return Inputs(survey, first_time, grid, velocity, free, lower, upper, density, wavelet, tuple(str(each.message) for each in caught))
+
+
+def describe(inputs: Inputs) -> list[str]:
+    """What was read, in lines for a person."""
+    survey, grid, free = inputs.survey, inputs.grid, inputs.velocity[inputs.free]
+    live = survey["live"].values
+    sizes = " x ".join(f"{widths[0]:g}" for widths in grid.widths)
+    water = f", {grid.size - free.size} of them water" if free.size < grid.size else ""
+    return [
+        f"survey: {survey.sizes['shot']} shots, {live.sum()} traces of {survey.sizes['time']} samples every {1e3 * shots.dt(survey):g} ms, "
+        f"offsets to {shots.offsets(survey)[live].max():.4g} m",
+        f"grid: {' x '.join(map(str, grid.shape))} cells of {sizes} m ({', '.join(grid.dims)}){water}",
+        f"start: {free.min():.4g} to {free.max():.4g} m/s; bounds {inputs.lower.min():g} to {inputs.upper.max():g} m/s",
+        *(line for line in survey.attrs.get("history", "").splitlines() if line),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------- survey
+
+
+def read_survey(data: Data) -> tuple[xarray.Dataset, float]:
+    """The shots of the config's [data] with uncertainties, and when their records begin, s."""
+    survey = _read(data)
+    survey = shots.select_shots(survey, np.arange(data.first_shot, survey.sizes["shot"], data.shot_every)) if _selects(data) else survey
+    survey = survey.isel(receiver=slice(None, None, data.receiver_every))
+    if data.dimensions == 2 and shots.axes_of(survey) == DIMS[3]:
+        survey = shots.project_to_line(survey)
+    survey, first_time = _from_zero(survey)
+    if data.record_length is not None:
+        survey = survey.sel(time=survey["time"] <= data.record_length * (1 + 1e-9))
+    rms = np.sqrt(np.mean(np.square(survey["observed"].values), axis=2, dtype=np.float64))[survey["live"].values]
+    if not rms.any():
+        raise checks.invalid("data", "with zero traces only", "records of waves")
+    floor = data.uncertainty_floor * float(np.median(rms))
+    return shots.validate(shots.assign_uncertainty(survey, floor=floor, relative=data.uncertainty_relative)), first_time
+
+
+def _selects(data: Data) -> bool:
+    return bool(data.first_shot) or data.shot_every > 1
+
+
+def _read(data: Data) -> xarray.Dataset:
+    form = data.format if data.format != "auto" else ("netcdf" if Path(data.file).suffix.lower() in NETCDF else "segy")
+    if form == "segy":
+        return segy.read(data.file, units=data.length_units, group_by=data.group_by, dt=data.sampling_interval, crs=data.crs or "")
+    survey = shots.check_layout(netcdf.read(data.file))
+    shots.check_values(survey)
+    return survey.assign_attrs(crs=survey.attrs.get("crs") or data.crs or "")
+
+
+def _from_zero(survey: xarray.Dataset) -> tuple[xarray.Dataset, float]:
+    """The survey with its time from the source's on: what was recorded before is cut, and zeros stand where nothing was."""
+    dt, first = shots.dt(survey), float(survey["time"].values[0])
+    shift = round(first / dt)
+    if abs(first - shift * dt) > 0.01 * dt:
+        raise checks.invalid("time", f"that begins at {first:g} s", f"a multiple of the sampling interval, {dt:g} s", "Resample the traces.")
+    if shift < 0:
+        survey = survey.isel(time=slice(-shift, None))
+    elif shift > 0:
+        silence = np.zeros((*survey["observed"].shape[:2], shift), np.float32)
+        traces = np.concatenate([silence, survey["observed"].values], axis=2)
+        survey = survey.drop_dims("time").assign(observed=(("shot", "receiver", "time"), traces, survey["observed"].attrs))
+    return survey.assign_coords(time=("time", dt * np.arange(survey.sizes["time"]), {"units": "s"})), max(first, 0.0)
+
+
+def read_wavelet(source: Source, samples: int, dt: float) -> np.ndarray:
+    """The wavelet of the config's [source], [time]."""
+    if source.wavelet == "file":
+        signal = wavelets.read(str(source.file), dt=dt, n=samples)
+    elif source.wavelet == "ormsby":
+        assert source.corners is not None  # the config checks it
+        signal = wavelets.ormsby(source.corners, samples, dt, delay=source.delay)
+    else:
+        signal = wavelets.ricker(source.frequency, samples, dt, delay=source.delay)
+    return source.amplitude * signal
+
+
+# ------------------------------------------------------------------------------------------------------- grid and model
+
+
+def _read_velocity(config: WaveformConfig) -> tuple[Grid, np.ndarray]:
+    """The cells and the velocity, m/s, of the model's file."""
+    model, grid = config.model, config.grid
+    path = files.existing(str(model.file))
+    if path.suffix.lower() in NETCDF:
+        own, values = read_model(str(path), model.dataset or "velocity")
+        return own, _velocity(values, model.quantity)
+    values = _array(path, model.dataset)
+    spacing = model.file_spacing or grid.spacing
+    if values.ndim not in DIMS or spacing is None:
+        expected = "an array of 2 or 3 axes, depth first" if values.ndim not in DIMS else "given with file_spacing"
+        raise checks.invalid("model.file", f"'{path}' of shape {values.shape}", expected, "Its samples are file_spacing metres apart.")
+    corner = [0.0 if extent is None else extent[0] for extent in (grid.northing, grid.easting)[3 - values.ndim :]]
+    bottom = (0.0 if grid.upward is None else grid.upward[1]) - len(values) * spacing
+    return Grid.uniform(values.shape, [spacing] * values.ndim, (bottom, *corner)), _velocity(values[::-1], model.quantity)
+
+
+def _array(path: Path, dataset: str | None) -> np.ndarray:
+    try:
+        if path.suffix.lower() not in HDF5:
+            return np.asarray(np.load(path, allow_pickle=False), np.float64)
+        with h5py.File(path) as file:
+            return np.asarray(file[str(dataset)], np.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        names = "" if path.suffix.lower() not in HDF5 else " with model.dataset the name of an array in it"
+        raise checks.invalid("model.file", f"'{path}'", f"a netCDF model, or an HDF5 or .npy array{names}", f"{error}.") from None
+
+
+def _velocity(values: np.ndarray, quantity: str) -> np.ndarray:
+    checks.positive("model.file", values)
+    return {"m/s": values, "km/s": 1e3 * values, "s2/km2": 1e3 / np.sqrt(values)}[quantity]
+
+
+def read_model(path: str, name: str = "velocity") -> tuple[Grid, np.ndarray]:
+    """The cells and the values of a netCDF model."""
+    data = netcdf.read(path)
+    if name not in data:
+        raise checks.invalid("path", f"'{path}' with {', '.join(map(str, data.data_vars))}", f"a model with '{name}'")
+    grid = Grid.from_xarray(data[name])
+    return grid, checks.finite(name, data[name].transpose(*grid.dims).values)
+
+
+def _grid(config: WaveformConfig, survey: xarray.Dataset, own: Grid | None) -> Grid:
+    options, axes = config.grid, shots.axes_of(survey)
+    if own is not None and own.dims != axes:
+        raise checks.invalid("model.file", f"of {len(own.dims)} axes", f"of {len(axes)}, as the survey")
+    if (options.northing is not None) and len(axes) == 2:
+        raise checks.invalid("grid.northing", list(options.northing), "off in two dimensions")
+    extents = [getattr(options, axis) for axis in axes]
+    if own is not None and options.spacing in (None, own.widths[0][0]) and not any(extents):
+        return own
+    spacing = options.spacing or (float(own.widths[0][0]) if own is not None else _spacing(config))
+    around = _around(survey, axes, options.margin) if own is None else [(edges[0], edges[-1]) for edges in own.edges]
+    edges = []
+    for given, found in zip(extents, around, strict=True):
+        low, high = given or found
+        # An extent that was given may miss a whole number of cells by rounding; one around the survey has to hold all of it.
+        count = math.ceil((high - low) / spacing - (1e-6 if given else 0.0))
+        edges.append(high - spacing * np.arange(max(count, 1), -1, -1))
+    cells = float(np.prod([len(axis) - 1.0 for axis in edges]))
+    if cells > MAX_CELLS:
+        raise checks.invalid("grid.spacing", f"that makes {cells:.3g} cells", f"large enough for at most {MAX_CELLS:.0e}", "Use larger cells.")
+    return Grid(tuple(edges))
+
+
+def _around(survey: xarray.Dataset, axes: tuple[str, ...], margin: float) -> list[tuple[float, float]]:
+    """The extent of sources and receivers, and below their highest one half the length of the survey."""
+    live = survey["live"].values
+    found = []
+    for axis in axes:
+        at = np.r_[survey[f"source_{axis}"].values.ravel(), survey[f"receiver_{axis}"].values[live]]
+        found.append((float(at.min() - margin), float(at.max() + margin)))
+    length = max(high - low for low, high in found[1:])
+    if not length > 0:
+        raise checks.invalid("survey", "with every source and receiver at one place", "spread out", "Give grid.easting and grid.upward.")
+    return [(found[0][1] - length / 2, found[0][1]), *found[1:]]
+
+
+def _spacing(config: WaveformConfig) -> float:
+    """The cell size, of two digits, that the highest band asks for in the slowest part of the start model."""
+    assert config.bands.lowpass and config.model.velocity  # the config checks it
+    slowest = min(config.model.velocity, config.model.water_velocity) if config.model.water_depth else config.model.velocity
+    exact = slowest / (top_frequency(config.bands.lowpass[-1], config.bands.rolloff) * points_per_wavelength(config.propagator.order))
+    return float(f"{exact:.2g}")
+
+
+def top_frequency(passed: float, rolloff: float) -> float:
+    """The frequency, Hz, at which a band's amplitudes have fallen to one half."""
+    return passed * (1 + rolloff) / 2
+
+
+def points_per_wavelength(order: int) -> float:
+    """Cells to the shortest wavelength at which waves travel to within DISPERSION of their velocity, at half the largest time step."""
+    counts = np.arange(2.5, 40.0, 0.25)
+    courant = 0.5 * limits.stable_step((1.0, 1.0), 1.0, order)
+    return float(next(count for count in counts if abs(limits.phase_velocity(order, count, courant) - 1) <= DISPERSION))
+
+
+def _start(model: Model, grid: Grid, own: tuple[Grid, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
+    """The start model and the cells that may change."""
+    depth = (grid.edges[0][-1] - grid.centers[0]).reshape(-1, *[1] * (grid.ndim - 1))
+    water = np.broadcast_to(depth < (model.water_depth or 0.0), grid.shape)
+    if own is not None:
+        return (own[1] if own[0] is grid else interpolated(own[1], *(own[0], grid))), ~water
+    below = np.maximum(depth - (model.water_depth or 0.0), 0.0)
+    velocity = np.broadcast_to(float(model.velocity or 0.0) + model.gradient * below, grid.shape)
+    return np.where(water, model.water_velocity, velocity), ~water
+
+
+def _density(model: Model, grid: Grid, velocity: np.ndarray) -> np.ndarray | None:
+    if model.density == "constant":
+        return None
+    if model.density == "gardner":
+        return 310.0 * velocity**0.25  # Gardner et al., Geophysics 39 (1974), 770-780
+    return checks.positive("model.density_file", _on("model.density_file", str(model.density_file), "density", grid))
+
+
+def _bound(name: str, given: float | str, grid: Grid) -> np.ndarray:
+    return _on(f"bounds.{name}", given, "velocity", grid) if isinstance(given, str) else np.full(grid.shape, given)
+
+
+def _on(option: str, path: str, name: str, grid: Grid) -> np.ndarray:
+    """A netCDF model on the grid's cells."""
+    own, values = read_model(path, name)
+    if own.dims != grid.dims:
+        raise checks.invalid(option, f"of {len(own.dims)} axes", f"of {grid.ndim}, as the grid")
+    return interpolated(values, own, grid)
+
+
+def _check_start(velocity: np.ndarray, lower: np.ndarray, upper: np.ndarray, free: np.ndarray) -> None:
+    checks.positive("model", velocity)
+    if not free.any():
+        raise checks.invalid("model.water_depth", "that reaches the bottom of the grid", "less: no cell is left to invert")
+    crossed = np.argwhere(free & ~(lower < upper))
+    if crossed.size:
+        at = tuple(map(int, crossed[0]))
+        raise checks.invalid("bounds", f"lower {lower[at]:g}, upper {upper[at]:g} m/s at cell {at}", "crossed nowhere: lower < upper")
+    outside = np.argwhere(free & ((velocity < lower) | (velocity > upper)))
+    if outside.size:
+        at = tuple(map(int, outside[0]))
+        given = f"{velocity[at]:g} m/s at cell {at}"
+        raise checks.invalid("model", given, f"within the bounds {lower[at]:g} to {upper[at]:g} m/s", f"{len(outside)} cells are not.")
+
+
+def _check_inside(survey: xarray.Dataset, grid: Grid) -> None:
+    """Refuse sources and receivers outside of the grid before any operator is built."""
+    sources, receivers, live = shots.acquisition_arrays(survey, grid.dims)
+    for name, points, counted in (("source", sources, np.ones(sources.shape[:2], bool)), ("receiver", receivers, live)):
+        outside = np.argwhere(counted & ~grid.contains(points.reshape(-1, grid.ndim)).reshape(counted.shape))
+        if outside.size:
+            place = ", ".join(f"{dim} {value:g} m" for dim, value in zip(grid.dims, points[tuple(outside[0])], strict=True))
+            inside = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
+            raise checks.invalid(name, f"{place} (shot {outside[0][0]})", f"inside the grid ({inside})", f"{len(outside)} are not.")
+
+
+def _check_bands(config: WaveformConfig, dt: float) -> None:
+    highest = config.bands.lowpass[-1] * config.bands.rolloff if config.bands.lowpass else 0.0
+    if highest > 0.5 / dt:
+        raise checks.invalid("bands.lowpass", list(config.bands.lowpass or ()), f"times rolloff below the Nyquist frequency, {0.5 / dt:g} Hz")

@@ -1,0 +1,204 @@
+"""The full-waveform job: from a config to a directory of results."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray
+
+from geoinv.datasets.files import sha256
+from geoinv.operators.grid import Grid
+
+from . import rundir, waveform_inputs
+from .cells import interpolated
+from .console import COLUMNS, IterationTable, progress
+from .waveform_config import WaveformConfig
+from .waveform_inputs import Inputs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .waveform import BandResult, Outcome
+
+# A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def check(config: WaveformConfig) -> list[str]:
+    """Read and check everything a config names; computes nothing and does not import TensorFlow.
+
+    Raises:
+        ValueError: Anything wrong.
+    """
+    return check_lines(waveform_inputs.load(config))
+
+
+def check_lines(inputs: Inputs) -> list[str]:
+    """What was read, and what to know about it."""
+    return [*waveform_inputs.describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+
+
+def invert(
+    config: WaveformConfig,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    console: "Console",
+    true_velocity: tuple[Grid, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Invert a survey and write the results.
+
+    Args:
+        config: The options.
+        output: Directory to write.
+        overwrite: Replace the results of an earlier run.
+        console: Where progress is shown.
+        true_velocity: The known model of a synthetic survey, its cells and m/s on them, to be compared in the report.
+
+    Returns:
+        The summary, as written to summary.json.
+
+    Raises:
+        ValueError: Anything wrong with the inputs or the output directory; nothing is written then.
+    """
+    began = time.perf_counter()
+    rundir.prepare(output, overwrite=overwrite)
+    inputs = waveform_inputs.load(config)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    for line in check_lines(inputs):
+        say(line)
+    from . import waveform
+
+    with IterationTable(console, COLUMNS["waveform"]) as table:
+        outcome = waveform.run(config, inputs, waveform.Watch(table.add, say))
+    with progress(console, "prediction"):
+        data, start_misfit = _prediction(outcome.last, inputs)
+    truth = None if true_velocity is None else interpolated(true_velocity[1], true_velocity[0], inputs.grid)
+    model = _model(outcome, inputs, truth)
+    summary = _summary(config, inputs, outcome, data, model, start_misfit) | {"seconds": time.perf_counter() - began}
+    rundir.clear(output)
+    _export(config, inputs, model, output)
+    records = waveform.history(outcome.bands)
+    rundir.write(output, config=config, model=model, predicted=data, extra={"wavelet": _wavelets(outcome)}, history=records, summary=summary)
+    with progress(console, "figures and report"):
+        from .report import write
+
+        write(output)
+    return summary
+
+
+def _prediction(last: "BandResult", inputs: Inputs) -> tuple[xarray.Dataset, float]:
+    """Observed and predicted traces of the last band, and the start model's misfit there, with the wavelet that suits it best."""
+    objective = last.objective
+    first = objective.start(inputs.velocity)
+    start_misfit = objective.with_wavelet(last.guess).tuned(first).value(first)
+    kept = objective.gathers.times >= -0.5 * objective.filter.interval
+    signals = {"observed": objective.gathers.observed, "predicted": objective.predicted(last.model)}
+    data = inputs.survey.drop_dims("time").assign_coords(time=("time", objective.gathers.times[kept], {"units": "s"}))
+    attributes = {"units": inputs.survey["observed"].attrs.get("units", "")}
+    data = data.assign({name: (("shot", "receiver", "time"), traces[..., kept], attributes) for name, traces in signals.items()})
+    weights = xarray.DataArray(np.concatenate([objective.gathers.weights(np.array([i])) for i in range(data.sizes["shot"])]), name="weight")
+    return data.assign(weight=(("shot", "receiver", "time"), weights.values[..., kept])), start_misfit
+
+
+def _model(outcome: "Outcome", inputs: Inputs, truth: np.ndarray | None) -> xarray.Dataset:
+    last, grid = outcome.last, inputs.grid
+    fields = {"velocity": last.objective.velocity(last.model), "start_velocity": inputs.velocity}
+    if truth is not None:
+        fields["true_velocity"] = truth
+    made = xarray.Dataset({name: grid.to_xarray(values.astype(np.float32), name=name, units="m/s") for name, values in fields.items()})
+    made["free"] = grid.to_xarray(inputs.free.astype(np.int8), name="free")
+    if last.diagonal is not None:
+        lit = np.zeros(grid.shape, np.float32)
+        lit[inputs.free] = last.diagonal / last.diagonal.max()
+        made["illumination"] = grid.to_xarray(lit, name="illumination")
+    return made.assign_attrs(crs=inputs.survey.attrs.get("crs", ""))
+
+
+def _wavelets(outcome: "Outcome") -> xarray.Dataset:
+    """The wavelet of every band before and after it was fitted, (band, time); where each shot has its own, their mean."""
+    longest = max(outcome.bands, key=lambda each: each.objective.gathers.times.size).objective.gathers.times
+    found = {}
+    for name, of in (("guess", lambda each: each.guess), ("wavelet", lambda each: each.objective.wavelet)):
+        rows = []
+        for each in outcome.bands:
+            signal = of(each)
+            rows.append(np.interp(longest, each.objective.gathers.times, signal.reshape(-1, signal.shape[-1]).mean(axis=0), 0.0, 0.0))
+        found[name] = (("band", "time"), np.array(rows))
+    tops = [each.band.top or np.nan for each in outcome.bands]
+    coords = {"band": [each.band.number for each in outcome.bands], "time": ("time", longest, {"units": "s"}), "frequency": ("band", tops)}
+    return xarray.Dataset(found, coords=coords)
+
+
+def _summary(
+    config: WaveformConfig, inputs: Inputs, outcome: "Outcome", data: xarray.Dataset, model: xarray.Dataset, start_misfit: float
+) -> dict[str, Any]:
+    residual, live = (data["predicted"] - data["observed"]).values, inputs.survey["live"].values
+    uncertainty = np.where(live, inputs.survey["uncertainty"].values, 1.0)[..., None]
+    counted = np.broadcast_to(data["weight"].values > 0, residual.shape)
+    bands = [_band(each) for each in outcome.bands]
+    bands[-1]["misfit_start_model"] = start_misfit
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "iterations": sum(each["iterations"] for each in bands),
+        "chi2": float(np.mean(((residual / uncertainty) ** 2)[counted])),
+        "rms": float(np.sqrt(np.mean(residual[counted] ** 2))),
+        "rms_unit": data["observed"].attrs["units"],
+        "misfit": config.misfit.kind,
+        "bands": bands,
+        **_errors(inputs, model),
+        "seconds": 0.0,
+        "peak_memory_bytes": rundir.peak_memory_bytes(),
+        "n_data": int(counted.sum()),
+        "n_model": int(inputs.free.sum()),
+        "versions": rundir.versions(),
+        "seeds": {"seed": config.seed},
+        "sha256": {path: sha256(path) for path in _files(config)},
+        "warnings": [*inputs.warnings, *outcome.warnings],
+    }
+
+
+def _band(result: "BandResult") -> dict[str, Any]:
+    wave, first, last = result.objective.wave, result.history[0], result.history[-1]
+    return {
+        "band": result.band.number,
+        "frequency": result.band.top,
+        "status": result.status,
+        "iterations": last["iteration"],
+        "misfit_start": first["misfit"],
+        "misfit": min(record["misfit"] for record in result.history),
+        "evaluations": last["evaluations"],
+        "seconds": last["seconds"] - first["seconds"],
+        "spacing_m": list(wave.spacing),
+        "time_step_s": wave.internal_step,
+        "differentiation": str(wave.differentiation),
+    }
+
+
+def _errors(inputs: Inputs, model: xarray.Dataset) -> dict[str, float]:
+    """Root-mean-square errors over all cells, where the truth is known."""
+    if "true_velocity" not in model:
+        return {}
+    truth = model["true_velocity"].values
+    named = (("model_rms_error_start", "start_velocity"), ("model_rms_error", "velocity"))
+    return {key: float(np.sqrt(np.mean((model[name].values - truth) ** 2, dtype=np.float64))) for key, name in named}
+
+
+def _files(config: WaveformConfig) -> list[str]:
+    """The files that the result depends on."""
+    model = config.model
+    named = (config.data.file, model.file, model.density_file, config.source.file, config.bounds.lower, config.bounds.upper)
+    return sorted({path for path in named if isinstance(path, str)})
+
+
+def _export(config: WaveformConfig, inputs: Inputs, model: xarray.Dataset, output: Path) -> None:
+    if config.output.vtk:
+        from geoinv.datasets import vtk
+
+        vtk.write_vtr(output / "model.vtr", inputs.grid, {str(name): model[name].values for name in model.data_vars if name != "free"})

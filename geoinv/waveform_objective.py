@@ -1,0 +1,221 @@
+"""What full-waveform inversion minimises in one band, as a function of the velocity of the cells that may change.
+
+Shots run side by side, each forward and back before its core takes the next one, so that gradients hold the snapshots of the
+shots that run and no others; their parts are added in the order of the shots.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import tensorflow as tf
+from scipy.ndimage import gaussian_filter
+
+from geoinv.operators.seismic import AcousticWave, wavelets
+from geoinv.operators.seismic.shots import cores
+from geoinv.operators.sensitivity.strategy import StoreAll
+
+from . import source_wavelet, traces
+from .cells import Averaging, interpolated
+from .waveform_bands import Band, Filter, Gathers, averaging, build_operator, snapshots, stable_step
+from .waveform_config import Source, WaveformConfig
+from .waveform_inputs import Inputs
+from .waveform_misfit import L2, CrossCorrelation, Envelope, WaveformMisfit
+
+MISFITS: dict[str, WaveformMisfit] = {"l2": L2(), "crosscorrelation": CrossCorrelation(), "envelope": Envelope()}
+#: A difference from cell to cell of this fraction of the mean velocity, everywhere, is a roughness of 1.
+ROUGH = 0.01
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Twice the misfit over the number of its terms (chi2 for 'l2'), and the roughness of the change.
+
+    Args:
+        config, inputs: Of the job.
+        band: Its number and filter.
+        filter: From the survey's samples to the band's.
+        gathers: Observed traces in the band.
+        averaging: From the model's cells to the band's.
+        wave: The operator, with the wavelet in use.
+        wavelet: That, [time] or [shot, source, time].
+        roughness: Weight of the roughness, in units of the misfit.
+    """
+
+    config: WaveformConfig
+    inputs: Inputs
+    band: Band
+    filter: Filter
+    gathers: Gathers
+    averaging: Averaging
+    wave: AcousticWave
+    wavelet: np.ndarray
+    roughness: float = 0.0
+
+    @classmethod
+    def of(cls, config: WaveformConfig, inputs: Inputs, band: Band, dt: float) -> "Objective":
+        """That of a band of a survey sampled every dt s, with the wavelet as it was before any fit."""
+        cells = averaging(config, inputs, band)
+        chosen = Filter.of(band.corners, dt, stable_step(config, inputs, cells.coarse))
+        wavelet = chosen.eased(chosen(inputs.wavelet).astype(np.float64))
+        wave = build_operator(config, inputs, cells.coarse, wavelet, chosen.interval)
+        if config.source.per_shot:
+            wavelet = np.array(wave.wavelet)
+        return cls(config, inputs, band, chosen, Gathers.of(inputs, chosen, config.misfit), cells, wave, wavelet)
+
+    # ---------------------------------------------------------------------------------------------------------- model
+
+    def start(self, velocity: np.ndarray) -> np.ndarray:
+        """The cells that may change [n], of a velocity [grid]."""
+        return velocity[self.inputs.free]
+
+    def velocity(self, model: np.ndarray) -> np.ndarray:
+        """The velocity [grid] of a model [n]."""
+        velocity = self.inputs.velocity.copy()
+        velocity[self.inputs.free] = model
+        return velocity
+
+    def _on_band(self, model: np.ndarray) -> dict[str, tf.Tensor]:
+        return {"velocity": tf.constant(self.averaging(self.velocity(model)), tf.float32)}
+
+    # ---------------------------------------------------------------------------------------------- value and gradient
+
+    def value_and_gradient(self, model: np.ndarray) -> tuple[float, np.ndarray]:
+        """The objective and its gradient [n]."""
+        values = np.zeros(len(self.gathers.observed))
+
+        def cotangent(shot: int, data: tf.Tensor) -> tf.Tensor:
+            values[shot], adjoint = self._misfit(shot, data)
+            return adjoint
+
+        velocity = self.velocity(model)
+        gradient = self.averaging.transposed(velocity, self._summed(model, cotangent))
+        rough, rough_gradient = self._roughness(velocity)
+        return float(values.sum() + rough), self.start(gradient + rough_gradient)
+
+    def value(self, model: np.ndarray) -> float:
+        """The misfit alone."""
+        pairs = (pair for shots, data in self._predictions(model) for pair in zip(shots, data, strict=True))
+        return sum(self._misfit(int(shot), tf.constant(data))[0] for shot, data in pairs)
+
+    def diagonal(self, model: np.ndarray, kind: str, seed: int) -> np.ndarray:
+        """The diagonal of the Gauss-Newton Hessian, up to a factor, [n]: probed at random once for each shot, or from the sources' waves alone.
+
+        For white noise z in the band the mean of (J^T W z)^2 is that of J^T W^2 J; squares of the shots add up, and smoothing over half
+        a wavelength averages more of them.
+        """
+        medium = self._on_band(model)
+        if kind == "illumination":
+            found = self.wave.illumination(medium).numpy() * (2 / medium["velocity"].numpy()) ** 2
+        else:
+            found = self._summed(model, lambda shot, data: self._noise(shot, data, seed), power=2)
+            wavelength = float(np.median(model)) / self._top()
+            found = gaussian_filter(found, [wavelength / 2 / widths[0] for widths in self.averaging.coarse.widths])
+        return self.start(interpolated(found.astype(np.float64), self.averaging.coarse, self.averaging.fine))
+
+    def _summed(self, model: np.ndarray, cotangent: Callable[[int, tf.Tensor], tf.Tensor], power: int = 1) -> np.ndarray:
+        """The sum of the shots' gradients, to a power, on the band's cells."""
+        total = np.zeros(self.averaging.coarse.shape)
+        for part in self.wave.shot_gradients(self._on_band(model), cotangent):
+            total[part.window] += part.values["velocity"].numpy().astype(np.float64) ** power
+        return total
+
+    def _misfit(self, shot: int, data: tf.Tensor) -> tuple[float, tf.Tensor]:
+        """One shot's part of the objective, and its derivative with respect to the data [receiver, time]."""
+        chosen = np.array([shot])
+        observed, weights = tf.constant(self.gathers.observed[chosen]), self.gathers.weights(chosen)
+        misfit = MISFITS[self.config.misfit.kind]
+        with tf.GradientTape() as tape:
+            tape.watch(data)
+            predicted = data[tf.newaxis]
+            if self.config.misfit.normalise:
+                predicted, observed = traces.normalised(predicted), traces.normalised(observed)
+            value = 2 * misfit.value(predicted, observed, weights) / self._count
+        return float(value), tape.gradient(value, data)
+
+    @property
+    def _count(self) -> float:
+        """Terms of the misfit: of samples, or of traces."""
+        return self.gathers.count(MISFITS[self.config.misfit.kind])
+
+    def _noise(self, shot: int, data: tf.Tensor, seed: int) -> tf.Tensor:
+        drawn = np.random.default_rng([seed, shot]).standard_normal(data.shape).astype(np.float32)
+        corners = self.band.corners or (0.0, 0.0, self._top(), 1.2 * self._top())
+        return self.gathers.weights(np.array([shot]))[0] * traces.bandpass(tf.constant(drawn), self.wave.dt, corners)
+
+    def _top(self) -> float:
+        """The highest frequency of the band, Hz."""
+        return self.band.top or min(wavelets.band(self.wave.wavelet, self.wave.dt, level=0.03)[1], 0.4 / self.wave.dt)
+
+    def _roughness(self, velocity: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = 0.0, np.zeros(velocity.shape)
+        if not self.roughness:
+            return value, gradient
+        change, scale = velocity - self.inputs.velocity, self.roughness / (ROUGH * self.inputs.velocity.mean()) ** 2
+        for axis in range(change.ndim):
+            steps = np.diff(change, axis=axis)
+            value += scale * float(np.mean(steps**2))
+            ends = [(1, 1) if at == axis else (0, 0) for at in range(change.ndim)]
+            gradient -= 2 * scale / steps.size * np.diff(np.pad(steps, ends), axis=axis)
+        return value, gradient
+
+    # ------------------------------------------------------------------------------------------------ wavelet and data
+
+    def tuned(self, model: np.ndarray) -> "Objective":
+        """The same with the wavelet that fits the data best at a model, and with what the operator keeps chosen for the residuals there."""
+        source = self.config.source
+        tuned = self.with_wavelet(self._fitted(model, source)) if source.estimate else self
+        first = np.arange(min(cores(), len(self.gathers.observed)))
+        data = tuned.wave.subset(first).forward(tuned._on_band(model))
+        residual = np.stack([tuned._misfit(int(shot), data[shot])[1].numpy() for shot in first])
+        wave = dataclasses.replace(tuned.wave, differentiation=snapshots(self.config, tuned.wave, residual))
+        return dataclasses.replace(tuned, wave=wave)
+
+    def with_wavelet(self, wavelet: np.ndarray) -> "Objective":
+        """The same with another wavelet, [time] or [shot, source, time] at the band's samples."""
+        wave = dataclasses.replace(self.wave, wavelet=wavelet, differentiation=StoreAll())  # snapshots that suited the other may not suit this one
+        return dataclasses.replace(self, wavelet=wavelet, wave=wave)
+
+    def _fitted(self, model: np.ndarray, source: Source) -> np.ndarray:
+        equations = [
+            source_wavelet.normal_equations(data, self.gathers.observed[shots], self.gathers.weights(shots).numpy())
+            for shots, data in self._predictions(model)
+        ]
+        whole = self.wavelet.shape[-1] * self.wave.dt
+        duration = whole if source.duration is None else min(whole, self.filter.lead * self.wave.dt + source.duration)
+        found = source_wavelet.filtered_wavelet(
+            source_wavelet.NormalEquations.joined(equations), self.wavelet, self.gathers.observed.shape[-1], self.wave.dt,
+            regularization=source.regularization, duration=duration, taper=0.2 * duration,
+        )  # fmt: skip
+        return self.filter.eased(found)
+
+    def _predictions(self, model: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(shots, data [shot, receiver, time]) of a few shots at a time."""
+        medium, total = self._on_band(model), len(self.gathers.observed)
+        few = np.array_split(np.arange(total), max(1, total // (4 * cores())))
+        return [(shots, self.wave.subset(shots).forward(medium).numpy()) for shots in few]
+
+    def predicted(self, model: np.ndarray) -> np.ndarray:
+        """Data [shot, receiver, time] of all shots."""
+        return np.concatenate([data for _, data in self._predictions(model)])
+
+
+def preconditioner(objective: Objective, diagonal: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """r -> D^(-1/2) S D^(-1/2) r, close to the inverse of the Hessian: D its diagonal [n] with a floor, S a Gaussian smoothing."""
+    options, free, widths = objective.config.inversion, objective.inputs.free, objective.inputs.grid.widths
+    scale = 1 / np.sqrt(diagonal / diagonal.max() + options.illumination_floor)
+    length = options.smoothing * float(np.median(objective.inputs.velocity[free])) / objective._top()
+    # Half of it twice: a product of a symmetric matrix with itself is positive semidefinite.
+    sigmas = [length / np.sqrt(2) / each[0] for each in widths]
+
+    def product(r: np.ndarray) -> np.ndarray:
+        field = np.zeros(free.shape)
+        field[free] = scale * r
+        if length:
+            field = gaussian_filter(gaussian_filter(field, sigmas), sigmas)
+        return scale * field[free]
+
+    return product

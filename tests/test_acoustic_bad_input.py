@@ -1,0 +1,175 @@
+"""What the wave operator refuses, and warns of, before it computes anything. (What needs a run: test_acoustic_derivatives.py.)"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from geoinv.operators import AcousticWave, Acquisition, Grid
+from geoinv.operators.seismic import Absorbing, wavelets
+from geoinv.operators.sensitivity import Every
+
+GRID = Grid.uniform((30, 40), (10.0, 10.0))
+SOURCES = np.array([[150.0, 200.0], [155.0, 120.0]])
+RECEIVERS = np.array([[100.0, 60.0], [104.0, 330.0]])
+SIGNAL = wavelets.ricker(12.0, 250, 1e-3)
+
+
+def wave(**changes: Any) -> AcousticWave:
+    """A sound operator with something changed."""
+    given = {
+        "grid": GRID, "acquisition": Acquisition(SOURCES, RECEIVERS), "wavelet": SIGNAL, "dt": 1e-3, "velocity_limits": (1500.0, 3000.0),
+        "boundary": Absorbing(10),
+    }  # fmt: skip
+    return AcousticWave(**{**given, **changes})
+
+
+def test_the_operator_that_the_others_vary_is_sound() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wave()
+
+
+def moved(points: np.ndarray, number: int, position: list[float]) -> np.ndarray:
+    changed = points.copy()
+    changed[number] = position
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # The largest stable step of order 4: 0.95 * 2 / (v sqrt(2 * 16 / 3) / h).
+        ({"dt": 4e-3, "wavelet": SIGNAL[::4], "time_step": 4e-3}, r"'time_step' 0\.004 s: must be at most 0\.001939 s .*order 4.*3000 m/s.*10, 10 m"),
+        ({"time_step": 0.7e-3}, r"'time_step' 0\.0007 s: must be a whole fraction .* dt = 0\.001 s"),
+        ({"time_step": -1e-3}, "'time_step' -0.001 at index 0: must be positive"),
+        ({"dt": 0.0}, "'dt' 0 .*positive"),
+        ({"dt": np.nan}, "'dt' nan .*finite"),
+        ({"acquisition": Acquisition(moved(SOURCES, 1, [310.0, 200.0]), RECEIVERS)}, r"'sources' \[310. 200.\] \(shot 1, number 0\).*300 m.*400 m"),
+        ({"acquisition": Acquisition(SOURCES, moved(RECEIVERS, 1, [100.0, -1.0]))}, r"'receivers' \[100.  -1.\] \(shot 0, number 1\).* 2 are not"),
+        ({"grid": Grid.uniform((30, 20, 20), (10.0,) * 3)}, "'acquisition' of 2 axes: must be of 3"),
+        ({"grid": Grid.uniform((30, 40), (10.0, 10.0)).pad(2)}, "'grid' with cells of 10 to .*along upward: must be of cells of one size"),
+        ({"boundary": Absorbing(((1, 2), (3, 4), (5, 6)))}, r"'cells' .*\(lower, upper\) for each of 2 axes"),
+        ({"velocity_limits": (3000.0, 1500.0)}, r"'velocity_limits' \(3000.0, 1500.0\): must be \(lowest, highest\)"),
+        ({"velocity_limits": (0.0, 1500.0)}, "'velocity_limits' 0 at index 0: must be positive"),
+        ({"velocity_limits": 1500.0}, "'velocity_limits' of shape"),
+        ({"order": 5}, "'order' 5: must be one of 2, 4, 6, 8"),
+        ({"dtype": tf.float16}, "'dtype'"),
+        ({"parameters": ("density",)}, r"'parameters' \('density',\): must be velocity, and others of"),
+        ({"parameters": ("velocity", "slowness")}, "'parameters' .*slowness"),
+        ({"density": np.ones((3, 4))}, r"'density' of shape \(3, 4\): must be of shape \(30, 40\)"),
+        ({"density": np.zeros(GRID.shape)}, "'density' 0 at index 0: must be positive"),
+        ({"wavelet": np.where(np.arange(250) == 7, np.nan, SIGNAL)}, "'wavelet' nan at index 7: must be finite"),
+        ({"wavelet": np.ones((2, 3, 250)) * SIGNAL}, r"'wavelet' of shape \(2, 3, 250\): must be of shape \(250,\) or \(2, 1, 250\)"),
+        ({"samples": 50}, "'wavelet' of 250 samples, 50 in the record"),
+        ({"differentiation": Every(20)}, r"'differentiation' Every\(steps=20\) of 0\.001 s for frequencies up to .* must be Every\(\d+\) or finer"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        wave(**changes).substeps  # noqa: B018
+    assert str(raised.value).count("\n") == 0
+
+
+def test_the_coarsest_snapshots_that_are_advised_are_accepted() -> None:
+    with pytest.raises(ValueError, match="or finer") as raised:
+        wave(differentiation=Every(20))
+    advised = int(str(raised.value).split("must be Every(")[1].split(")")[0])
+    wave(differentiation=Every(advised))
+    with pytest.raises(ValueError, match="or finer"):
+        wave(differentiation=Every(advised + 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((SOURCES[0], RECEIVERS), "'acquisition' with sources"),
+        ((SOURCES, RECEIVERS[:, :1]), "'acquisition' with sources"),
+        ((SOURCES, np.zeros((3, 2, 2))), "'acquisition' with sources"),
+        ((SOURCES, RECEIVERS[:0]), "'receivers' of shape"),
+        ((moved(SOURCES, 1, [np.nan, 0.0]), RECEIVERS), "'sources' .* of shot 1, number 0: must be finite"),
+        ((SOURCES, RECEIVERS, np.ones((2, 3))), r"'live' of shape \(2, 3\): must be of shape \(2, 2\)"),
+        ((SOURCES, RECEIVERS, None, np.array([[True], [False]])), "'sources' none live in a shot"),
+    ],
+)
+def test_acquisitions_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Acquisition(*arguments)
+
+
+def test_receivers_that_are_not_live_may_be_anywhere() -> None:
+    wave(acquisition=Acquisition(SOURCES, moved(RECEIVERS, 1, [np.nan, -1e6]), live=[[True, False]] * 2))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "'velocity' nan at index 45: must be finite"),
+        (0.0, "'velocity' 0 at index 45: must be positive"),
+        (-1500.0, "'velocity' -1500 at index 45: must be positive"),
+        (3100.0, r"'velocity' 3100 m/s at cell \(1, 5\): must be at most 3000 m/s.*velocity_limits"),
+    ],
+)
+def test_velocities_refused(value: float, message: str) -> None:
+    velocity = np.full(GRID.shape, 2000.0, np.float32)
+    velocity[1, 5] = value
+    operator = wave()
+    for compute in (operator, operator.forward, operator.linearize):
+        with pytest.raises(ValueError, match=message):
+            compute({"velocity": tf.constant(velocity)})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"velocity": np.full((30, 41), 2000.0)}, r"'model' of shape \(30, 41\): must be of shape \(30, 40\)"),
+        ({"velocity": tf.fill(GRID.shape, tf.constant(2000.0, tf.float64))}, "'model' of dtype float64: must be of dtype float32"),
+        ({"speed": np.full(GRID.shape, 2000.0)}, "'model' structured as"),
+    ],
+)
+def test_models_refused(model: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wave()(model)
+
+
+@pytest.mark.parametrize("units", [[2], [-1], [], [0.5], [True, False, True]])
+def test_shots_that_do_not_exist_are_refused(units: list) -> None:
+    with pytest.raises(ValueError, match="'units'"):
+        wave().subset(units)
+
+
+def test_too_few_points_per_wavelength_are_warned_of_with_what_to_do() -> None:
+    with pytest.warns(
+        UserWarning, match=r"too few points per wavelength: \d\.\d at .* Hz and 1500 m/s; .* % .*Order 2 wants .*cells of .* m, .*higher order"
+    ):
+        wave(order=2)
+    for order in (6, 8):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            wave(order=order)
+
+
+def test_a_subset_does_not_warn_again() -> None:
+    with pytest.warns(UserWarning, match="too few points"):
+        operator = wave(order=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        operator.subset([0])
+
+
+def test_a_wavelet_shorter_than_the_record_is_padded_and_this_is_said() -> None:
+    with pytest.warns(UserWarning, match="wavelet shorter than the record: 250 samples are padded with zeros to 310"):
+        operator = wave(samples=310)
+    assert operator.data_spec.shape == (2, 2, 310)
+    np.testing.assert_array_equal(operator.wavelet[1, 0], np.r_[SIGNAL, np.zeros(60)])
+
+
+def test_an_unknown_option_is_an_error() -> None:
+    with pytest.raises(TypeError, match="widht"):
+        wave(widht=3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        wave().dt = 2e-3  # type: ignore[misc]

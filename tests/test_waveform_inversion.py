@@ -1,0 +1,184 @@
+"""Full-waveform inversion, part by part: cells of a band, its filter, the objective's gradient, the preconditioner, the loop over bands."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geoinv import config, waveform, waveform_inputs
+from geoinv.cells import Averaging, coarsened, interpolated
+from geoinv.datasets import netcdf, synthetic
+from geoinv.operators.grid import Grid
+from geoinv.waveform_bands import Filter, bands
+from geoinv.waveform_config import WaveformConfig
+from geoinv.waveform_inputs import Inputs
+from geoinv.waveform_objective import Objective, preconditioner
+
+#: One shape for all tests that propagate waves: what is compiled for one serves the others.
+TOY: dict[str, Any] = {"shape": (16, 50), "spacing": 40.0, "shot_count": 5, "receiver_count": 23, "frequency": 6.0, "length": 1.8, "noise": 0.05}
+
+
+@pytest.fixture(scope="module")
+def example() -> synthetic.WaveformExample:
+    return synthetic.waveform(**TOY)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, example: synthetic.WaveformExample) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    netcdf.write(folder / "survey.nc", example.survey)
+    netcdf.write(folder / "start.nc", example.start)
+    return folder
+
+
+def options(folder: Path, **sections: dict[str, Any]) -> WaveformConfig:
+    made: dict[str, Any] = {
+        "kind": "waveform", "data": {"file": "survey.nc"}, "model": {"file": "start.nc"}, "source": {"frequency": 7.0},
+        "bands": {"lowpass": [5.0], "iterations": [7]}, "misfit": {"nearest_offset": 150.0},
+        "inversion": {"smoothing": 0.15}, "propagator": {"absorbing_cells": 10}, "bounds": {"lower": 1400.0, "upper": 3600.0},
+    }  # fmt: skip
+    for name, section in sections.items():
+        made[name] = made.get(name, {}) | section
+    found = config.parse(made, folder=folder)
+    assert isinstance(found, WaveformConfig)
+    return found
+
+
+def objective(folder: Path, **sections: dict[str, Any]) -> tuple[Objective, Inputs]:
+    made = options(folder, **sections)
+    inputs = waveform_inputs.load(made)
+    return Objective.of(made, inputs, bands(made, 0.004)[0], 0.004), inputs
+
+
+# ----------------------------------------------------------------------------------------------------------------- cells
+
+
+def test_averages_keep_the_mean_of_the_squared_slowness() -> None:
+    fine = Grid.uniform((6, 9), (10.0, 10.0))
+    coarse = coarsened(fine, 25.0)
+    assert coarse.shape == (3, 4)
+    assert all(np.ptp(edges) == pytest.approx(np.ptp(own)) for edges, own in zip(coarse.edges, fine.edges, strict=True))
+    velocity = 1500 + 2000 * np.random.default_rng(0).random(fine.shape)
+    averaged = Averaging(fine, coarse)(velocity)
+    assert np.sum(averaged**-2.0 * coarse.volumes) == pytest.approx(np.sum(velocity**-2.0 * fine.volumes), rel=1e-12)
+    np.testing.assert_allclose(Averaging(fine, coarse)(np.full(fine.shape, 2000.0)), 2000.0, rtol=1e-12)
+
+
+def test_averages_are_transposed_exactly() -> None:
+    fine = Grid.uniform((5, 7), (10.0, 10.0))
+    averaging = Averaging(fine, coarsened(fine, 23.0))
+    random = np.random.default_rng(1)
+    velocity, change = 2000 + 500 * random.random(fine.shape), random.standard_normal(fine.shape)
+    weights = random.standard_normal(averaging.coarse.shape)
+    slope = np.sum(weights * (averaging(velocity + 1e-3 * change) - averaging(velocity - 1e-3 * change))) / 2e-3
+    assert np.sum(averaging.transposed(velocity, weights) * change) == pytest.approx(slope, rel=1e-7)
+
+
+def test_interpolation_is_exact_for_what_is_linear() -> None:
+    source, target = Grid.uniform((10, 20), (20.0, 20.0)), Grid.uniform((13, 27), (10.0, 10.0), (40.0, 60.0))
+    up, east = np.meshgrid(*source.centers, indexing="ij")
+    expected_up, expected_east = np.meshgrid(*target.centers, indexing="ij")
+    np.testing.assert_allclose(interpolated(2 * up - 3 * east, source, target), 2 * expected_up - 3 * expected_east, atol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------- filter
+
+
+def test_filter_takes_a_sine_to_the_frequency_of_the_scheme() -> None:
+    """Leapfrog steps a wave of angular frequency w at (2 / dt) arcsin(w dt / 2); what passes the band passes in full, at its time."""
+    chosen = Filter((1.0, 2.0, 8.0, 12.0), 0.004, 0.01, lead=100)
+    time, own = 0.004 * np.arange(1500), 0.01 * (np.arange(700) - 100)
+    envelope = np.exp(-(((time - 3.0) / 0.6) ** 2))
+    passed = chosen(np.stack([envelope * np.cos(2 * np.pi * 6 * (time - 3.0)), envelope * np.cos(2 * np.pi * 20 * (time - 3.0))]))
+    scheme = 2 / 0.01 * np.arcsin(2 * np.pi * 6 * 0.01 / 2) / (2 * np.pi)
+    assert passed.shape == (2, 700) and passed.dtype == np.float32
+    peak = np.fft.rfftfreq(32768, 0.01)[np.argmax(np.abs(np.fft.rfft(passed[0], 32768)))]
+    assert scheme - 6 > 0.03 and peak == pytest.approx(scheme, abs=0.004)
+    early = 3.0 * np.sqrt(1 - (np.pi * 6 * 0.01) ** 2)  # 3 s times dw / dw', the scheme's group velocity over the true one
+    power = passed[0].astype(float) ** 2
+    assert np.sum(own * power) / np.sum(power) == pytest.approx(early, abs=0.003)
+    assert np.abs(passed[0]).max() == pytest.approx(1.0, abs=0.03) and np.abs(passed[1]).max() < 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------------- objective
+
+
+@pytest.fixture(scope="module")
+def tuned(folder: Path) -> tuple[Objective, np.ndarray]:
+    found, inputs = objective(folder)
+    start = found.start(inputs.velocity)
+    return found.tuned(start), start
+
+
+def test_gradient_is_that_of_the_objective(tuned: tuple[Objective, np.ndarray]) -> None:
+    found, start = tuned
+    assert found.wave.differentiation.plan(1000, 1.0).every > 2, "few snapshots do for 5 Hz"
+    bump = found.velocity(start) * 0
+    bump[8:12, 20:30] = 1.0
+    direction = found.start(bump)
+    value, gradient = found.value_and_gradient(start)
+    higher, lower = (found.value(start + step * direction) for step in (4.0, -4.0))
+    assert gradient @ direction == pytest.approx((higher - lower) / 8, rel=0.02)
+    assert value == pytest.approx(found.value(start), rel=1e-5)
+
+
+def test_wavelet_is_found(tuned: tuple[Objective, np.ndarray]) -> None:
+    """Turned by 60 degrees and of another frequency than the guess, from the data of a model that is not yet right."""
+    found, _ = tuned
+    samples = round(TOY["length"] / 0.004)
+    true = found.filter(synthetic.turned_ricker(6.0, samples, 0.004, corners=(2.0, 3.0), phase=60.0))
+    guess = found.filter(found.inputs.wavelet)
+
+    def likeness(a: np.ndarray) -> float:
+        return float(a @ true / np.linalg.norm(a) / np.linalg.norm(true))
+
+    assert abs(likeness(guess)) < 0.5 and likeness(found.wavelet) > 0.97
+
+
+def test_preconditioner_is_symmetric_and_positive(tuned: tuple[Objective, np.ndarray]) -> None:
+    found, start = tuned
+    lit = found.diagonal(start, "illumination", 0)
+    assert lit.min() > 0
+    rows = found.velocity(lit)
+    assert rows[-3:].mean() > 10 * rows[:3].mean(), "sources are along the top"
+    product = preconditioner(found, lit)
+    a, b = np.random.default_rng(0).standard_normal((2, start.size))
+    assert a @ product(b) == pytest.approx(b @ product(a), rel=1e-9)
+    assert a @ product(a) > 0
+
+
+def test_inversion_brings_the_model_closer(folder: Path, example: synthetic.WaveformExample) -> None:
+    inputs = waveform_inputs.load(options(folder))
+    records: list[dict[str, Any]] = []
+    outcome = waveform.run(options(folder), inputs, waveform.Watch(records.append))
+    found, truth = outcome.last.objective.velocity(outcome.last.model), example.velocity.values
+    assert [record["iteration"] for record in records] == list(range(8))
+    assert records[-1]["misfit"] < 0.35 * records[0]["misfit"]
+    assert np.linalg.norm(found - truth) < 0.7 * np.linalg.norm(inputs.velocity - truth)
+    assert found.min() >= 1400 and found.max() <= 3600
+
+
+def test_water_does_not_change_and_rounds_fit_the_wavelet_again(folder: Path) -> None:
+    made = options(
+        folder, model={"water_depth": 120.0}, bands={"iterations": [2]}, source={"estimate_every": 1}, inversion={"optimiser": "adam", "step": 20.0}
+    )
+    inputs = waveform_inputs.load(made)
+    outcome = waveform.run(made, inputs, waveform.Watch())
+    found = outcome.last.objective.velocity(outcome.last.model)
+    np.testing.assert_array_equal(found[-3:], inputs.velocity[-3:])
+    assert 0 < np.abs(found[:-3] - inputs.velocity[:-3]).max() <= 40.0
+    assert [record["iteration"] for record in outcome.last.history] == [0, 1, 2]
+
+
+def test_an_interruption_keeps_the_best_model(folder: Path) -> None:
+    made = options(folder)
+    inputs = waveform_inputs.load(made)
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["iteration"] == 2:
+            raise KeyboardInterrupt
+
+    outcome = waveform.run(made, inputs, waveform.Watch(stop))
+    assert outcome.status == "interrupted"
+    assert len(outcome.last.history) == 3 and outcome.last.objective.value(outcome.last.model) < outcome.last.history[0]["misfit"]

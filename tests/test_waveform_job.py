@@ -1,0 +1,197 @@
+"""The full-waveform job: from a config to a directory of results, what is read on the way, and what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from rich.console import Console
+
+from geoinv import config, report, rundir, waveform_inputs, waveform_job
+from geoinv.datasets import netcdf, segy, shots, synthetic
+from geoinv.operators.grid import Grid
+from geoinv.waveform_config import WaveformConfig
+from geoinv.waveform_inputs import Inputs
+
+from test_waveform_inversion import TOY, options  # isort: skip
+
+
+@pytest.fixture(scope="module")
+def example() -> synthetic.WaveformExample:
+    return synthetic.waveform(**TOY)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, example: synthetic.WaveformExample) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    netcdf.write(folder / "survey.nc", example.survey)
+    netcdf.write(folder / "start.nc", example.start)
+    return folder
+
+
+def load(folder: Path, **sections: dict[str, Any]) -> Inputs:
+    return waveform_inputs.load(options(folder, **sections))
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, example: synthetic.WaveformExample) -> tuple[dict[str, Any], rundir.Run]:
+    truth = (example.grid, example.velocity.values)
+    made = options(folder, bands={"iterations": [3]})
+    summary = waveform_job.invert(made, folder / "out", console=Console(quiet=True), true_velocity=truth)
+    return summary, rundir.read(folder / "out")
+
+
+# ------------------------------------------------------------------------------------------------------------ a whole run
+
+
+def test_files(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
+    names = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.png" for name in ("velocity", "gathers", "convergence", "wavelets", "illumination")}
+    files = {"config.toml", "model.nc", "model.vtr", "predicted.nc", "wavelet.nc", "history.csv", "summary.json", "report.html"}
+    assert names == files | figures
+    assert config.load(folder / "out" / "config.toml") == options(folder, bands={"iterations": [3]})
+    assert all((folder / "out" / name).stat().st_size > 12_000 for name in figures)
+
+
+def test_summary_agrees_with_the_files(done: tuple[dict[str, Any], rundir.Run], example: synthetic.WaveformExample) -> None:
+    summary, run = done
+    assert set(rundir.SUMMARY) <= set(summary)
+    assert (summary["status"], summary["iterations"], len(run.history)) == ("iteration-limit", 3, 4)
+    (band,) = summary["bands"]
+    assert band["misfit"] == pytest.approx(run.history[-1]["misfit"]) and band["misfit"] < 0.6 * band["misfit_start"]
+    assert band["misfit_start_model"] == pytest.approx(band["misfit_start"], rel=1e-3), "the first band starts from the start model"
+    for key, name in (("model_rms_error_start", "start_velocity"), ("model_rms_error", "velocity")):
+        error = run.model[name].values - example.velocity.values
+        assert summary[key] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
+    residual = (run.predicted["observed"] - run.predicted["predicted"]).values / run.predicted["uncertainty"].values[..., None]
+    assert summary["chi2"] == pytest.approx(np.mean(residual[run.predicted["weight"].values > 0] ** 2), rel=1e-4)
+    shots.check_layout(run.predicted)
+
+
+def test_report_shows_the_run(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
+    page = (folder / "out" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 5
+    for text in ("Waveform inversion: survey.nc", "Stopped at the iteration limit after 3 iterations", "Recovered against truth", "Band 1, to 5 Hz"):
+        assert text in page
+
+
+def test_interrupted_run_writes_its_best_model(folder: Path, monkeypatch: pytest.MonkeyPatch, done: Any) -> None:
+    add = waveform_job.IterationTable.add
+
+    def stop(self: Any, record: dict[str, Any]) -> None:
+        add(self, record)
+        if record["iteration"] == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(waveform_job.IterationTable, "add", stop)
+    monkeypatch.setattr(report, "write", lambda directory: directory)  # drawing is tested above
+    summary = waveform_job.invert(options(folder), folder / "stopped", console=Console(quiet=True))
+    assert summary["status"] == "interrupted" and len(rundir.read(folder / "stopped").history) == 2
+    assert rundir.sentence(summary).startswith("Interrupted after 1 iteration: chi2 = ")
+
+
+# ----------------------------------------------------------------------------------------------------------------- inputs
+
+
+def test_check_does_without_tensorflow(folder: Path) -> None:
+    (folder / "toy.toml").write_text(config.dump_toml(options(folder)))
+    code = "import sys; from geoinv import config, waveform_job; print(waveform_job.check(config.load(sys.argv[1])))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code + "; assert 'tensorflow' not in sys.modules", str(folder / "toy.toml")], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "5 shots, 115 traces of 450 samples every 4 ms" in ran.stdout
+
+
+def test_arrays_are_read_depth_first_in_their_own_quantity(folder: Path) -> None:
+    velocity = np.linspace(1500.0, 3000.0, 16)[:, None] + np.linspace(0.0, 400.0, 50)
+    with h5py.File(folder / "start.h5", "w") as file:
+        file["m0"] = (velocity / 1e3) ** -2.0
+    np.save(folder / "start.npy", velocity / 1e3)
+    hdf5 = load(folder, model={"file": "start.h5", "dataset": "m0", "quantity": "s2/km2", "file_spacing": 40.0})
+    numpy = load(folder, model={"file": "start.npy", "quantity": "km/s"}, grid={"spacing": 40.0})
+    for inputs in (hdf5, numpy):
+        np.testing.assert_allclose(inputs.velocity, velocity[::-1], rtol=1e-12)
+        assert inputs.grid.edges[0][-1] == 0 and inputs.grid.edges[1][0] == 0
+
+
+def test_a_start_that_grows_with_depth_below_water(folder: Path) -> None:
+    inputs = load(
+        folder,
+        model={"file": None, "velocity": 1700.0, "gradient": 0.5, "water_depth": 100.0},
+        grid={"spacing": 20.0, "easting": [0.0, 2000.0], "upward": [-400.0, 0.0]},
+    )
+    assert inputs.grid.shape == (20, 100)
+    assert np.all(inputs.velocity[-5:] == 1500.0) and not inputs.free[-5:].any() and inputs.free[:-5].all()
+    np.testing.assert_allclose(inputs.velocity[:-5, 0], 1700 + 0.5 * (-inputs.grid.centers[0][:-5] - 100))
+
+
+def test_cells_follow_the_survey_and_the_highest_band(folder: Path) -> None:
+    inputs = load(folder, model={"file": None, "velocity": 1600.0}, grid={"margin": 50.0}, bands={"lowpass": [5.0, 10.0], "iterations": [1, 1]})
+    widths = inputs.grid.widths[0]
+    points = waveform_inputs.points_per_wavelength(4)
+    assert widths[0] == pytest.approx(1600 / (12.5 * points), rel=0.05) and 4.5 < points < 7
+    assert inputs.grid.edges[1][0] <= 40 - 50 + widths[0] and inputs.grid.edges[1][-1] >= 1960 + 50 - 1e-6
+
+
+def test_lines_in_space_are_projected(folder: Path, example: synthetic.WaveformExample) -> None:
+    survey, turn = example.survey, np.radians(30.0)
+    places = {}
+    for kind in ("source", "receiver"):
+        along = survey[f"{kind}_easting"]
+        places[f"{kind}_easting"] = (along.dims, 1e5 + along.values * np.cos(turn), {"units": "m"})
+        places[f"{kind}_northing"] = (along.dims, 5e5 + along.values * np.sin(turn), {"units": "m"})
+    segy.write(folder / "line.segy", survey.assign_coords(places))
+    inputs = load(folder, data={"file": "line.segy"}, grid={"spacing": 40.0}, model={"file": None, "velocity": 1700.0})
+    assert inputs.grid.ndim == 2 and shots.axes_of(inputs.survey) == ("upward", "easting")
+    expected = shots.offsets(survey)
+    np.testing.assert_allclose(shots.offsets(inputs.survey), expected, atol=0.01)
+
+
+def test_records_that_start_late_or_early(folder: Path, example: synthetic.WaveformExample) -> None:
+    for shift, name in ((25, "late.nc"), (-25, "early.nc")):
+        netcdf.write(folder / name, example.survey.assign_coords(time=("time", example.survey["time"].values + 0.004 * shift, {"units": "s"})))
+    late, early = load(folder, data={"file": "late.nc"}), load(folder, data={"file": "early.nc"})
+    assert late.first_time == pytest.approx(0.1) and late.survey.sizes["time"] == 475 and early.survey.sizes["time"] == 425
+    assert not late.survey["observed"].values[..., :25].any()
+    np.testing.assert_array_equal(late.survey["observed"].values[..., 25:], example.survey["observed"].values)
+    np.testing.assert_array_equal(early.survey["observed"].values, example.survey["observed"].values[..., 25:])
+
+
+BAD: list[tuple[dict[str, dict[str, Any]], str]] = [
+    ({"grid": {"spacing": 40.0, "easting": [100.0, 2000.0]}}, r"'receiver' upward -60 m, easting 40 m \(shot 0\): must be inside the grid"),
+    ({"bounds": {"upper": 2500.0}}, r"'model' .* m/s at cell \(\d+, \d+\): must be within the bounds 1400 to 2500 m/s"),
+    ({"model": {"water_depth": 9999.0}}, "'model.water_depth' that reaches the bottom"),
+    ({"model": {"file": "survey.nc"}}, "a model with 'velocity'"),
+    ({"bands": {"lowpass": [90.0]}}, r"'bands.lowpass' .* below the Nyquist frequency, 125 Hz"),
+    ({"data": {"file": "absent.segy"}}, "an existing file"),
+    ({"model": {"file": "start.h5", "dataset": "m9"}}, "model.dataset the name of an array in it"),
+    ({"model": {"file": "negative.npy"}, "grid": {"spacing": 40.0}}, "'model.file' -1 at index 0: must be positive"),
+    ({"source": {"wavelet": "file", "file": "absent.txt"}}, "'wavelet'"),
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), BAD)
+def test_bad_inputs_are_refused(folder: Path, sections: dict[str, dict[str, Any]], message: str) -> None:
+    with h5py.File(folder / "start.h5", "w") as file:
+        file["m0"] = np.ones((3, 4))
+    np.save(folder / "negative.npy", -np.ones((16, 50)))
+    with pytest.raises(ValueError, match=message):
+        load(folder, **sections)
+
+
+def test_a_wrong_start_leaves_no_directory(folder: Path) -> None:
+    with pytest.raises(ValueError, match="within the bounds"):
+        waveform_job.invert(options(folder, bounds={"upper": 2500.0}), folder / "none", console=Console(quiet=True))
+    assert not (folder / "none").exists()
+
+
+def test_model_file_that_is_written_can_be_started_from(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
+    again = load(folder, model={"file": "out/model.nc"})
+    np.testing.assert_array_equal(again.velocity, done[1].model["velocity"].values)
+    assert isinstance(options(folder), WaveformConfig) and again.grid.shape == Grid.from_xarray(done[1].model["velocity"]).shape
+    assert json.loads((folder / "out" / "summary.json").read_text())["bands"][0]["frequency"] == 5.0
