@@ -8,6 +8,7 @@ of its own (its peak memory is its own), and each figure is the best of its roun
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -45,7 +46,12 @@ class Line:
     @property
     def comparable(self) -> bool:
         """Whether less, or more, of it is better."""
-        return self.unit in BETTER and self.metric not in QUALITY
+        return self.unit in BETTER and self.base not in QUALITY
+
+    @property
+    def base(self) -> str:
+        """The metric without its variant, which stands in brackets: variants of ours are held against the one figure of a peer."""
+        return self.metric.partition(" (")[0]
 
 
 @final
@@ -72,6 +78,8 @@ class Case:
 
 #: Each runs both wave cases; lines of the other one are left out.
 WAVE_PEERS = ("wave_deepwave.py",), ("wave_devito.py",)
+#: Written here, for the peers' scripts have no case in three dimensions.
+OWN_PEER = (str(ROOT / "scripts" / "peer_deepwave_3d.py"),)
 CASES = {
     "sparse-1m": Case("sparse_1m", "1M x 1M matrix of 9 diagonals: products and gradient", stock=("stock_tensorflow.py", "sparse")),
     "sparse-rays": Case("sparse_rays", "a real ray-path matrix with long-tailed rows", data="australia-rayleigh-5s/sw_tomography.npz"),
@@ -81,6 +89,7 @@ CASES = {
         "wave_400", "acoustic, 400 x 400 cells, 500 steps, 4 shots", ("stock_tensorflow.py", "wave-xla"), WAVE_PEERS, module="benchmark_waves"
     ),
     "wave-1000": Case("wave_1000", "acoustic, 1000 x 1000 cells, 200 steps, 2 shots", (), WAVE_PEERS, module="benchmark_waves"),
+    "wave-3d": Case("wave_3d", "acoustic, 150 x 150 x 150 cells, 300 steps, 2 shots", (), (OWN_PEER,), module="benchmark_waves"),
 }
 
 
@@ -222,15 +231,13 @@ def best(lines: Iterable[Line]) -> Iterator[Line]:
 def ratios(lines: Iterable[Line]) -> Iterator[Line]:
     """How many times better our figures are than each system's, above 1 where ours is the better one."""
     lines = list(lines)
-    ours = {(line.case, line.metric): line for line in lines if line.system == OURS}
-    for line in lines:
-        own = ours.get((line.case, line.metric))
-        if own is None or own is line or not line.comparable or own.unit != line.unit:
+    for own, line in itertools.product((line for line in lines if line.system == OURS), lines):
+        if line.system == OURS or (own.case, own.base, own.unit) != (line.case, line.metric, line.unit) or not line.comparable:
             continue
         better, meaning = BETTER[line.unit]
         larger, smaller = (line.value, own.value) if better is min else (own.value, line.value)
         if smaller > 0:
-            yield Line(line.case, f"{OURS} vs {line.system}", line.metric, round(larger / smaller, 3), meaning)
+            yield Line(line.case, f"{OURS} vs {line.system}", own.metric, round(larger / smaller, 3), meaning)
 
 
 def show(name: str, lines: list[Line], as_json: bool) -> None:
@@ -251,10 +258,12 @@ def table(lines: list[Line]) -> Table:
     for system in systems:
         made.add_column(system, justify="right")
     figures = {(line.metric, line.system): quantity(line.value, line.unit) for line in lines}
-    for ratio in ratios(lines):
-        figures[ratio.metric, ratio.system.removeprefix(f"{OURS} vs ")] += f"  ({ratio.value:#.3g} x)"
+    compared = {(ratio.metric, ratio.system.removeprefix(f"{OURS} vs ")): f"  ({ratio.value:#.3g} x)" for ratio in ratios(lines)}
+    for line in lines:
+        for metric, system in ((line.metric, each) for each in systems if (line.metric, each) in compared):
+            figures.setdefault((metric, system), figures.get((line.base, system), ""))
     for metric in dict.fromkeys(line.metric for line in lines):
-        made.add_row(metric, *(figures.get((metric, system), "-") for system in systems))
+        made.add_row(metric, *(figures.get((metric, system), "-") + compared.get((metric, system), "") for system in systems))
     return made
 
 

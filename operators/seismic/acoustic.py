@@ -11,7 +11,7 @@ grid absorb what leaves it, or its top is free of pressure (`boundaries`). Deriv
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -30,9 +30,10 @@ from .boxes import Box
 from .density import CONSTANT, VARIABLE
 from .lattice import Lattice
 from .materials import Rock
-from .program import State
 from .runs import Run
+from .scheme import Scheme
 from .shots import Loop, Memory, each
+from .stepping import State
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)
@@ -183,7 +184,7 @@ class AcousticWave(ForwardOperator):
             plan = plan._replace(segment=-(-plan.segment // 3) * 3)
         sources, receivers = self._placement.sources, self._placement.receivers
         physics = VARIABLE if "density" in self.parameters or self.density is not None else CONSTANT
-        return Loop(self.lattice, physics, steps, plan, sources.box, receivers.box)
+        return Loop(Scheme(self.lattice, physics), steps, plan, sources.box, receivers.box)
 
     @property
     def model_spec(self) -> Nest:
@@ -209,13 +210,13 @@ class AcousticWave(ForwardOperator):
     def forward(self, model: Nest) -> tf.Tensor:
         run = self._run(model)
         data, ends = zip(*each(lambda number: self._loop.forward(run.media[number], run.shots[number]), len(run.shots)), strict=True)
-        self._check_finite(ends)
+        self._check_finite(run, dict(enumerate(ends)))
         return run.sampled(tf.stack(data))
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
         data, ends, records = zip(*each(lambda number: self._loop.record(run.media[number], run.shots[number]), len(run.shots)), strict=True)
-        self._check_finite(ends)
+        self._check_finite(run, dict(enumerate(ends)))
 
         def pullback(cotangent: tf.Tensor) -> Nest:
             if isinstance(self.differentiation, Every) and tf.executing_eagerly():
@@ -227,7 +228,9 @@ class AcousticWave(ForwardOperator):
         def pushforward(tangent: Nest) -> tf.Tensor:
             change = run.changed(tangent)
             return run.sampled(
-                tf.stack(each(lambda n: self._loop.born(run.media[n], run.shots[n], change.materials[n], change.shots[n]), len(run.shots)))
+                tf.stack(
+                    each(lambda n: self._loop.born(run.media[n], run.shots[n], records[n], change.materials[n], change.shots[n]), len(run.shots))
+                )
             )
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
@@ -246,7 +249,7 @@ class AcousticWave(ForwardOperator):
         def one(number: int) -> ShotGradient:
             medium, shot = run.media[number], run.shots[number]
             fine, end, record = self._loop.record(medium, shot)
-            self._check_finite([end])
+            self._check_finite(run, {number: end})
             data = run.sampled(fine[tf.newaxis])[0]
             residual = run.unsampled(cotangent(number, data)[tf.newaxis])[0]
             gradient = run.alone(number, self._loop.adjoint(medium, shot, record, residual))
@@ -284,9 +287,9 @@ class AcousticWave(ForwardOperator):
         frequency = self.boundary.frequency or wavelets.peak(self.wavelet, self.dt)
         settings = (self.internal_step, self.velocity_limits[1], frequency, self.boundary.reflection)
         nodes = np.arange(self.order // 2 + 1)
-        aside = 0.0 if self._loop.physics.fluxes else float(stencils.root(self.order) @ (nodes * (nodes - 1) / 2))  # of the root's centre
+        aside = 0.0 if self._loop.scheme.physics.fluxes else float(stencils.root(self.order) @ (nodes * (nodes - 1) / 2))  # of the root's centre
         profiles = [strip.profiles(self.spacing[strip.axis], *settings, aside) for strip in self.lattice.strips]
-        return Run(self._loop, self.internal_step, self.substeps, self._placement, profiles, rock, wavelet, model.get("initial"))
+        return Run(self._loop.scheme, self.internal_step, self.substeps, self._placement, profiles, rock, wavelet, model.get("initial"))
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
@@ -299,12 +302,15 @@ class AcousticWave(ForwardOperator):
         largest = max(1, math.ceil(1 / (sum(bands) * step)) - 1)
         raise checks.invalid("differentiation", given, f"Every({largest}) or finer", "Or filter the data, or take StoreAll().")
 
-    def _check_finite(self, ends: Sequence[State]) -> None:
+    def _check_finite(self, run: Run, ends: Mapping[int, State]) -> None:
+        """Refuse wavefields, by their shots, that are not finite at the end."""
         if not tf.executing_eagerly():
             return
-        for shot, end in enumerate(ends):
-            if not bool(tf.reduce_all(tf.math.is_finite(end.old.field))):
-                raise checks.invalid("wavefield", f"not finite in shot {shot}", "finite", "Does the velocity exceed velocity_limits?")
+        for shot, end in ends.items():
+            if not tf.reduce_all(tf.math.is_finite(end.old.field)):
+                step = self._loop.failure(run.media[shot], run.shots[shot])
+                given = f"not finite in shot {shot} from step {step} on ({step * self.internal_step:.4g} s)"
+                raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
 
 
 def _check_velocity(velocity: np.ndarray, velocity_limits: tuple[float, float]) -> None:

@@ -112,8 +112,11 @@ class Points:
         index = (flat - first) / size - origin
         cells, weights = sinc.collapse(*sinc.points(index, shape, mirror_top=mirror_top))
         weights = weights * live.reshape(-1, 1)
-        if not weights.any():
-            raise checks.invalid(name, "all on the free surface", "below it", "The pressure is zero there.")
+        silent = np.flatnonzero(live.ravel() & ~weights.any(axis=1))
+        if silent.size:
+            shot, number = divmod(int(silent[0]), count)
+            given = f"{flat[silent[0]]} (shot {shot}, number {number}), on the free surface"
+            raise checks.invalid(name, given, "below it, where the pressure is not zero", f"{silent.size} are not.")
         box = around(cells[weights != 0], shape)
         columns = _ravelled(cells, weights, shape, box)
         columns = columns.reshape(shots, count, -1).astype(np.int32)

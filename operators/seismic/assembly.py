@@ -17,8 +17,7 @@ from ..sparse import CSRMatrix
 from .boundaries import Strip
 from .boxes import Box
 from .lattice import Lattice, cut, put
-from .program import State
-from .stepping import Material, Memory, Profiles, empty
+from .stepping import Material, Memory, Profiles, State, empty
 
 
 def step_matrix(lattice: Lattice, material: Material, profiles: Profiles) -> CSRMatrix:

@@ -14,9 +14,10 @@ from .acquisition import Placement, Points
 from .boxes import Box
 from .lattice import Lattice, cut
 from .materials import Rock, material, pulled, pushed
-from .program import Spots, State, Taps, rest
-from .shots import Gradient, Loop, Medium, Shot
-from .stepping import Material
+from .program import Spots, Taps
+from .scheme import Scheme
+from .shots import Gradient, Medium, Shot
+from .stepping import Material, State
 
 
 class Change(NamedTuple):
@@ -31,8 +32,8 @@ class Run:
     """A model, ready to be propagated.
 
     Args:
-        loop: The time loop, on its lattice.
-        time_step: Of the loop, s.
+        scheme: What is stepped, and where.
+        time_step: s.
         substeps: Steps to a sample of the data.
         placement: Sources, receivers and windows.
         profiles: Of the layers.
@@ -42,21 +43,25 @@ class Run:
     """
 
     def __init__(
-        self, loop: Loop, time_step: float, substeps: int, placement: Placement, profiles: Sequence[Sequence[np.ndarray]],
+        self, scheme: Scheme, time_step: float, substeps: int, placement: Placement, profiles: Sequence[Sequence[np.ndarray]],
         rock: Rock, wavelet: tf.Tensor, initial: tf.Tensor | None,
     ) -> None:  # fmt: skip
-        self._loop, self._time_step, self._substeps, self._place = loop, time_step, substeps, placement
+        self._scheme, self._time_step, self._substeps, self._place = scheme, time_step, substeps, placement
         self._rock, self._samples, self._whole = rock, wavelet.shape[-1], Box((0,) * len(rock.velocity.shape), tuple(rock.velocity.shape))
         constants = [[tf.constant(part, wavelet.dtype) for part in strip] for strip in profiles]
         self._rocks = {window: _cut_rock(rock, self._whole, window) for window in placement.windows}
-        materials = {window: Medium(material(part, loop.lattice.widths, time_step), constants) for window, part in self._rocks.items()}
+        materials = {window: Medium(material(part, scheme.lattice.widths, time_step), constants) for window, part in self._rocks.items()}
         self.media = [materials[window] for window in placement.windows]
         self.shots = self._all_shots(wavelet, initial)
+
+    @property
+    def _lattice(self) -> Lattice:
+        return self._scheme.lattice
 
     def changed(self, tangent: Nest) -> Change:
         """A change of the model."""
         density = None if self._rock.density is None else tangent.get("density", tf.zeros_like(self._rock.density))
-        change, widths = Rock(tangent["velocity"], density), self._loop.lattice.widths
+        change, widths = Rock(tangent["velocity"], density), self._lattice.widths
         materials = {window: pushed(part, _cut_rock(change, self._whole, window), widths, self._time_step) for window, part in self._rocks.items()}
         still = tf.zeros([len(self.shots), self._place.sources.columns.shape[1], self._samples], self._rock.velocity.dtype)
         shots = self._all_shots(tangent.get("wavelet", still), tangent.get("initial"))
@@ -79,7 +84,7 @@ class Run:
         if name in Rock._fields:
             return tf.add_n([self._spread(window, getattr(part, name)) for window, part in self.windowed(gradients).items()])
         if name == "wavelet":
-            fine = tf.stack([gradient.wavelet for gradient in gradients]) / math.prod(self._loop.lattice.spacing)
+            fine = tf.stack([gradient.wavelet for gradient in gradients]) / math.prod(self._lattice.spacing)
             return fine if self._substeps == 1 else _along_time(resampling.interpolation(self._samples, self._substeps).T.tocsr(), fine)
         return tf.stack([self._of_the_start(number, gradient.start) for number, gradient in enumerate(gradients)])
 
@@ -89,19 +94,19 @@ class Run:
         for window, part in self._rocks.items():
             own = [gradient.material for gradient, place in zip(gradients, self._place.windows, strict=True) if place == window]
             total = tf.nest.map_structure(lambda *parts: tf.add_n(parts), *own)
-            found[window] = pulled(part, total, self._loop.lattice.widths, self._time_step)
+            found[window] = pulled(part, total, self._lattice.widths, self._time_step)
         return found
 
     def alone(self, number: int, gradient: Gradient) -> Rock:
         """The gradient with respect to velocity and density of one shot, in its window."""
-        return pulled(self._rocks[self._place.windows[number]], gradient.material, self._loop.lattice.widths, self._time_step)
+        return pulled(self._rocks[self._place.windows[number]], gradient.material, self._lattice.widths, self._time_step)
 
     def illuminated(self, fields: Sequence[tf.Tensor]) -> tf.Tensor:
         """The sum over shots of fields of their lattices, on the grid and without the layers."""
         return tf.add_n([self._spread(window, self._inside(field)) for window, field in zip(self._place.windows, fields, strict=True)])
 
     def _inside(self, field: tf.Tensor) -> tf.Tensor:
-        return cut(field, self._loop.lattice.whole, _inner(self._loop.lattice))
+        return cut(field, self._lattice.whole, _inner(self._lattice))
 
     def _spread(self, window: Box, values: tf.Tensor) -> tf.Tensor:
         """Values of a window on the whole grid, zero elsewhere."""
@@ -109,9 +114,9 @@ class Run:
 
     def _of_the_start(self, number: int, adjoint: State) -> tf.Tensor:
         """lambda at the start is the gradient with respect to the field there; with respect to the one before it is -lambda one step later."""
-        inner, window = _inner(self._loop.lattice), self._place.windows[number]
+        inner, window = _inner(self._lattice), self._place.windows[number]
         stiffness = self._inside(self.media[number].material.stiffness)
-        later, first = (cut(field, self._loop.lattice.haloed, inner) / stiffness for field in (adjoint.older, adjoint.old.field))
+        later, first = (cut(field, self._lattice.haloed, inner) / stiffness for field in (adjoint.older, adjoint.old.field))
         return tf.stack([self._spread(window, -later), self._spread(window, first)])
 
     def _all_shots(self, wavelet: tf.Tensor, initial: tf.Tensor | None) -> list[Shot]:
@@ -120,14 +125,14 @@ class Run:
         return [self._shot(number, fine[number], start) for number, start in enumerate(starts)]
 
     def _shot(self, number: int, wavelet: tf.Tensor, start: State | None) -> Shot:
-        lattice, dtype = self._loop.lattice, wavelet.dtype
-        start = start or rest(lattice, self._loop.physics, dtype)
+        lattice, dtype = self._lattice, wavelet.dtype
+        start = start or self._scheme.rest(dtype)
         density = 1 / math.prod(lattice.spacing)  # of a unit source in one cell: a delta function
         sources, receivers = (spots(points, number, dtype) for points in (self._place.sources, self._place.receivers))
         return Shot(sources, receivers, density * wavelet, start)
 
     def _started(self, initial: tf.Tensor, window: Box) -> State:
-        lattice, blank = self._loop.lattice, rest(self._loop.lattice, self._loop.physics, initial.dtype)
+        lattice, blank = self._lattice, self._scheme.rest(initial.dtype)
         pads = [[part.start, n - part.stop] for part, n in zip(_inner(lattice).slices(lattice.haloed), lattice.haloed.shape, strict=True)]
         older, old = (lattice.mirrored(tf.pad(cut(part, self._whole, window), pads)) for part in tf.unstack(initial))
         return State(older, blank.old._replace(field=old))

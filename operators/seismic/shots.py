@@ -10,14 +10,16 @@ import tensorflow as tf
 
 from ..sensitivity.strategy import Plan, cost, kept_on_the_way
 from .boxes import Box
-from .density import Physics
-from .lattice import Lattice
-from .program import Program, Spots, State, rest
-from .stepping import Material, Profiles
+from .keeping import Backwards, Keeping, Nothing, Snapshots
+from .program import Program, Spots
+from .scheme import Scheme
+from .stepping import Material, Profiles, State
 
 Result = TypeVar("Result")
 #: What XLA takes to compile one program, bytes; measured, and much the same for all of them.
 COMPILING = 110_000_000
+#: Steps of a run that looks for the one that failed.
+_FEW = 3
 
 
 def cores() -> int:
@@ -81,23 +83,31 @@ class Loop:
     """The time loop of every shot.
 
     Args:
-        lattice: Where.
-        physics: What is stepped.
+        scheme: What is stepped, and where.
         steps: How many.
         plan: What is kept.
         sources, receivers: Boxes of every shot's points.
     """
 
-    lattice: Lattice
-    physics: Physics
+    scheme: Scheme
     steps: int
     plan: Plan
     sources: Box
     receivers: Box
 
-    def program(self, every: int) -> Program:
-        """That of a segment, which keeps every so many rates."""
-        return _program(self.lattice, self.physics, self.plan.segment, every, self.sources, self.receivers)
+    @property
+    def keeping(self) -> Keeping:
+        """What a segment keeps for its adjoint."""
+        return Backwards() if self.plan.boundary else Snapshots(self.plan.every)
+
+    @property
+    def _complete(self) -> bool:
+        """Whether what is kept holds the images of every step."""
+        return self.segments == 1 and self.keeping == Snapshots(1)
+
+    def program(self, keeping: Keeping) -> Program:
+        """That of a segment."""
+        return _program(self.scheme, self.plan.segment, keeping, self.sources, self.receivers)
 
     @property
     def segments(self) -> int:
@@ -106,40 +116,44 @@ class Loop:
 
     def forward(self, medium: Medium, shot: Shot) -> tuple[tf.Tensor, State]:
         """Data [receiver, step] and the wavefield at the end."""
-        data, state, _ = self._run(medium, shot, shot.start, range(self.segments), every=0)
+        data, state, _ = self._run(medium, shot, shot.start, range(self.segments), Nothing())
         return data, state
 
-    def born(self, medium: Medium, shot: Shot, material: Material, change: Shot) -> tf.Tensor:
+    def failure(self, medium: Medium, shot: Shot) -> int:
+        """The first step, counted from 0, from which on a wavefield is not finite: the shot is run again, a few steps at a time."""
+        program, state = _program(self.scheme, _FEW, Nothing(), self.sources, self.receivers), shot.start
+        for first in range(0, self.steps, _FEW):
+            wavelet = tf.pad(shot.wavelet[:, first : first + _FEW], [[0, 0], [0, max(0, first + _FEW - self.steps)]])
+            _, state, _ = program.forward(*medium, state, shot.sources, wavelet, shot.receivers)
+            for step, field in ((first + _FEW - 1, state.older), (first + _FEW, state.old.field)):
+                if not tf.reduce_all(tf.math.is_finite(field)):
+                    return step
+        return self.steps
+
+    def born(self, medium: Medium, shot: Shot, record: Any, material: Material, change: Shot) -> tf.Tensor:
         """The change of the data [receiver, step] for a change of the material, and of the wavelet and the start (those of `change`)."""
-        program = _program(self.lattice, self.physics, self.steps, 0, self.sources, self.receivers)
+        keeping, kept = (self.keeping, record) if self._complete else (Nothing(), ())
+        program = _program(self.scheme, self.steps, keeping, self.sources, self.receivers)
         return program.born(
-            medium.material, material, medium.profiles, shot.start, change.start, shot.sources, shot.wavelet, change.wavelet, shot.receivers
+            medium.material, material, medium.profiles, shot.start, change.start, shot.sources, shot.wavelet, change.wavelet, shot.receivers, kept
         )
 
     def record(self, medium: Medium, shot: Shot) -> tuple[tf.Tensor, State, Any]:
-        """The same, and what `adjoint` needs: what one segment kept, or states at the start of some segments."""
-        if self.plan.boundary:
-            data, end, layers = self.program(1).recorded(*medium, shot.start, shot.sources, shot.wavelet, shot.receivers)
-            return data, end, (end, layers)
+        """The same as `forward`, and what `adjoint` needs: what one segment kept, or states at the start of some segments."""
         if self.segments == 1:
-            return self._run(medium, shot, shot.start, range(1), every=self.plan.every)
+            return self._run(medium, shot, shot.start, range(1), self.keeping)
         places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
         state, data, kept = shot.start, [], []
         for first, stop in zip(places, [*places[1:], self.segments], strict=True):
             kept.append(state)
-            part, state, _ = self._run(medium, shot, state, range(first, stop), every=0)
+            part, state, _ = self._run(medium, shot, state, range(first, stop), Nothing())
             data.append(part)
         return tf.concat(data, axis=1), state, kept
 
     def adjoint(self, medium: Medium, shot: Shot, record: Any, residual: tf.Tensor) -> Gradient:
         """The gradient of ``sum(residual * data)``."""
-        if self.plan.boundary:
-            end, layers = record
-            still = rest(self.lattice, self.physics, residual.dtype)
-            wavelet, receivers = shot.wavelet, shot.receivers
-            return Gradient(*self.program(1).unwound(*medium, still, end, shot.sources, wavelet, residual, receivers, layers))
         nothing = tf.nest.map_structure(tf.zeros_like, medium.material)
-        later = Gradient(nothing, shot.wavelet[:, :0], rest(self.lattice, self.physics, residual.dtype))
+        later = Gradient(nothing, shot.wavelet[:, :0], self.scheme.rest(residual.dtype))
         if self.segments == 1:
             return self._back(medium, shot, 0, record, residual, later)
         places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
@@ -153,49 +167,46 @@ class Loop:
         """Sum over the kept steps of (r + s)^2 in every cell, times their interval."""
         total, state = tf.zeros_like(medium.material.stiffness), shot.start
         for segment in range(self.segments):
-            _, state, images = self._run(medium, shot, state, range(segment, segment + 1), every=self.plan.every)
+            _, state, images = self._run(medium, shot, state, range(segment, segment + 1), Snapshots(self.plan.every))
             total += self.plan.every * tf.reduce_sum(tf.square(images[0]), axis=0)
         return total
 
     def memory(self, shots: int, itemsize: int) -> Memory:
         """What the gradient of so many shots takes, bytes."""
-        program = self.program(self.plan.every)
-        images = sum(box.size for box in program.images) * itemsize
-        fields = self.lattice.haloed.size + 2 * sum(strip.memory.size for strip in self.lattice.strips)
-        slot = itemsize * (fields + (sum(self.lattice.haloed_faces(axis).size for axis in range(len(program.images) - 1))))
-        segment = images * -(-self.plan.segment // self.plan.every)
-        running = min(shots, cores()) * (program.ring * slot + 2 * images)
-        if self.plan.boundary:
-            kept = itemsize * self.steps * sum(box.size for _, _, box in program._damped())
-            return Memory(shots * kept, 2 * running, 2 * COMPILING)
+        lattice, images = self.scheme.lattice, self.scheme.images
+        program, running = self.program(self.keeping), min(shots, cores())
+        fields = lattice.haloed.size + 2 * sum(strip.memory.size for strip in lattice.strips)
+        slot = fields + sum(lattice.haloed_faces(axis).size for axis in range(len(images) - 1))
+        rings = (2 if self.plan.boundary else 1) * running * (program.ring * slot + 2 * sum(box.size for box in images))
         if self.segments == 1:
-            return Memory(shots * segment, running, 2 * COMPILING)
-        return Memory(shots * 2 * slot * min(self.plan.checkpoints, self.segments), running + min(shots, cores()) * segment, 3 * COMPILING)
+            return Memory(itemsize * shots * program.kept_size, itemsize * rings, 2 * COMPILING)
+        states = shots * 2 * slot * min(self.plan.checkpoints, self.segments)
+        return Memory(itemsize * states, itemsize * (rings + running * program.kept_size), 3 * COMPILING)
 
     def _reverse(
         self, medium: Medium, shot: Shot, first: int, count: int, state: State, spare: int, residual: tf.Tensor, later: Gradient
     ) -> Gradient:
         """The gradient of `count` segments from a state on, with so many checkpoints to spare, behind that of all later segments."""
         if count == 1:
-            images = self._run(medium, shot, state, range(first, first + 1), every=self.plan.every)[2]
+            images = self._run(medium, shot, state, range(first, first + 1), self.keeping)[2]
             return self._back(medium, shot, first, images, residual, later)
         split = cost(count, spare)[1] if spare else count - 1
-        middle = self._run(medium, shot, state, range(first, first + split), every=0)[1]
+        middle = self._run(medium, shot, state, range(first, first + split), Nothing())[1]
         later = self._reverse(medium, shot, first + split, count - split, middle, max(spare - 1, 0), residual, later)
         return self._reverse(medium, shot, first, split, state, spare, residual, later)
 
-    def _run(self, medium: Medium, shot: Shot, state: State, segments: range, every: int) -> tuple[tf.Tensor, State, Any]:
+    def _run(self, medium: Medium, shot: Shot, state: State, segments: range, keeping: Keeping) -> tuple[tf.Tensor, State, Any]:
         parts = []
         for segment in segments:
             wavelet = self._part(shot.wavelet, segment)
-            data, state, images = self.program(every).forward(*medium, state, shot.sources, wavelet, shot.receivers)
+            data, state, images = self.program(keeping).forward(*medium, state, shot.sources, wavelet, shot.receivers)
             parts.append(data)
         start = segments.start * self.plan.segment
         return tf.concat(parts, axis=1)[:, : self.steps - start], state, images
 
     def _back(self, medium: Medium, shot: Shot, segment: int, images: Any, residual: tf.Tensor, later: Gradient) -> Gradient:
-        part = self._part(residual, segment)
-        material, wavelet, state = self.program(self.plan.every).adjoint(*medium, later.start, shot.sources, part, shot.receivers, images)
+        program, (force, part) = self.program(self.keeping), (self._part(signal, segment) for signal in (shot.wavelet, residual))
+        material, wavelet, state = program.adjoint(*medium, later.start, shot.sources, force, part, shot.receivers, images)
         known = wavelet[:, : self.steps - segment * self.plan.segment]
         material = tf.nest.map_structure(tf.add, later.material, material)
         return Gradient(material, tf.concat([known, later.wavelet], axis=1), state)

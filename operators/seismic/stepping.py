@@ -41,6 +41,13 @@ class Slot(NamedTuple):
     fluxes: tuple[tf.Tensor, ...] = ()
 
 
+class State(NamedTuple):
+    """Two wavefields, one step apart, the later one with its memories."""
+
+    older: tf.Tensor
+    old: Slot
+
+
 class Material(NamedTuple):
     """What a wave propagates in.
 
