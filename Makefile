@@ -1,4 +1,4 @@
-# Two commands do everything: 'make demo' and 'make test'. Both install once; the stamp is stale only when the requirements change.
+# 'make demo', 'make demo-waveform' and 'make test' do everything. All install once; the stamp is stale only when the requirements change.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,10 +6,13 @@ BIN := .venv/bin
 WORKERS := -n 2 --dist worksteal
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo demo-waveform test test-all lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo_gravity.py
+
+demo-waveform: $(INSTALLED)
+	$(BIN)/python scripts/demo_waveform.py
 
 test: lint
 	$(BIN)/pytest -q $(WORKERS)

@@ -81,11 +81,6 @@ def padded(samples: int, more: int) -> int:
     return 2 * scipy.fft.next_fast_len((samples + more + 1) // 2, real=True)
 
 
-def times(samples: int, dt: float, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Times of the samples, s [time]."""
-    return tf.cast(tf.constant(np.arange(samples) * dt), dtype)
-
-
 def mute(offsets: tf.Tensor, times: tf.Tensor, *, velocity: float, delay: float = 0.0, taper: float, side: str) -> tf.Tensor:
     """Weights of a mute along the straight line t = delay + |offset| / velocity.
 
@@ -112,28 +107,11 @@ def mute(offsets: tf.Tensor, times: tf.Tensor, *, velocity: float, delay: float 
 
 def offset_weights(offsets: tf.Tensor, *, nearest: float = 0.0, farthest: float = math.inf, taper: float = 0.0) -> tf.Tensor:
     """Weights of traces by offset: 1 from `nearest` to `farthest` m, cosine tapers of `taper` m inside these; of the offsets' shape."""
-    return _window("offset range", tf.abs(offsets), nearest, farthest, taper)
-
-
-def time_window(times: tf.Tensor, *, first: float = 0.0, last: float = math.inf, taper: float = 0.0) -> tf.Tensor:
-    """Weights of samples by time: 1 from `first` to `last` s, cosine tapers of `taper` s inside these, but not at time 0; [time]."""
-    return _window("time window", times, first, last, taper)
-
-
-def _window(name: str, values: tf.Tensor, first: float, last: float, taper: float) -> tf.Tensor:
-    if not 0 <= first < last:
-        raise checks.invalid(name, f"from {first} to {last}", "increasing, from zero or more")
-    weights = tf.cast((values >= first) & (values <= last), values.dtype)
-    if taper == 0:
-        return weights
-    return weights * _ramp(values - (first or -math.inf), taper) * _ramp(last - values, taper)
-
-
-def geometric_gain(times: tf.Tensor, power: float) -> tf.Tensor:
-    """Weights t^power that make up for geometrical spreading [time]: power 1 in 3-D, 1/2 in 2-D, of a homogeneous medium."""
-    if not power >= 0:
-        raise checks.invalid("power", power, "zero or more")
-    return times**power
+    if not 0 <= nearest < farthest:
+        raise checks.invalid("offset range", f"from {nearest} to {farthest}", "increasing, from zero or more")
+    distance = tf.abs(offsets)
+    weights = tf.cast((distance >= nearest) & (distance <= farthest), offsets.dtype)
+    return weights * _ramp(distance - (nearest or -math.inf), taper) * _ramp(farthest - distance, taper) if taper else weights
 
 
 def normalised(traces: tf.Tensor, *, floor: float = 0.0) -> tf.Tensor:

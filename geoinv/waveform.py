@@ -4,6 +4,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -31,7 +32,8 @@ class BandResult:
         status, reason: As of `descent.Outcome`.
         objective: With the wavelet that was used last.
         guess: The wavelet before it was fitted, [time] or [shot, source, time].
-        model: The best one, [n].
+        model: The best one of the last round, [n].
+        misfit: Its misfit.
         diagonal: What the preconditioner is made of, [n], or None.
         history: A record an iteration.
     """
@@ -42,6 +44,7 @@ class BandResult:
     objective: Objective
     guess: np.ndarray
     model: np.ndarray
+    misfit: float
     diagonal: np.ndarray | None
     history: tuple[Record, ...]
 
@@ -76,6 +79,26 @@ class Watch:
     say: Callable[[str], None] = lambda _: None
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class _Log:
+    """Since when the inversion runs, who looks on, and the warnings so far."""
+
+    began: float
+    watch: Watch
+    warnings: list[str]
+
+    @contextmanager
+    def listening(self, band: Band) -> Iterator[None]:
+        """Keep and show the warnings of what is done for a band."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for each in caught:
+            self.warnings.append(f"band {band.number}: {each.message}")
+            self.watch.say(f"warning: {self.warnings[-1]}")
+
+
 def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
     """Invert all bands; Ctrl-C ends it with the best model so far.
 
@@ -83,20 +106,15 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
         ValueError: The operator refuses the inputs, or a wavefield is not finite.
         KeyboardInterrupt: Before there is anything to keep.
     """
-    began = time.perf_counter()
+    log = _Log(time.perf_counter(), watch, [])
     done: dict[int, BandResult] = {}
-    said: list[str] = []
     velocity, dt = inputs.velocity, shots.dt(inputs.survey)
     ending = None
     try:
         for band in bands(config, dt):
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
+            with log.listening(band):
                 objective = Objective.of(config, inputs, band, dt)
-            for each in caught:
-                said.append(f"band {band.number}: {each.message}")
-                watch.say(f"warning: {said[-1]}")
-            for result in _rounds(objective, velocity, began, watch):
+            for result in _rounds(objective, velocity, log):
                 done[band.number] = result
             velocity = objective.velocity(result.model)
             if result.status == "interrupted":
@@ -107,34 +125,36 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
         ending = ("interrupted", INTERRUPTED.format(max(done)))
     last = done[max(done)]
     status, reason = ending or (last.status, last.reason)
-    return Outcome(status, reason, tuple(done.values()), tuple(said))
+    return Outcome(status, reason, tuple(done.values()), tuple(log.warnings))
 
 
-def _rounds(objective: Objective, velocity: np.ndarray, began: float, watch: Watch) -> Iterator[BandResult]:
+def _rounds(objective: Objective, velocity: np.ndarray, log: _Log) -> Iterator[BandResult]:
     """Invert a band; a result after each round of iterations with one wavelet."""
     config, limit, guess = objective.config, objective.band.iterations, objective.wavelet
     every = config.source.estimate_every if config.source.estimate and config.source.estimate_every else limit
     model, diagonal = objective.start(velocity), None
     history: list[Record] = []
+    log.watch.say(_describe(objective))
     for first in range(0, limit, every):
-        objective = objective.tuned(model)
+        with log.listening(objective.band):
+            objective = objective.tuned(model)
+        log.watch.say(_tuning(objective, first))
         if not first:
-            watch.say(_describe(objective))
             if config.inversion.preconditioner != "none":
                 diagonal = objective.diagonal(model, config.inversion.preconditioner, config.seed)
             objective = _with_roughness(objective, model)
-        follow = _Follow(objective, history, first, began, watch)
+        follow = _Follow(objective.band, history, first, log)
         iterates = _iterates(objective, model, diagonal)
         outcome = descent.minimise(iterates, max_iterations=min(every, limit - first), tolerance=config.inversion.tolerance, report=follow)
         model = follow.best.model
-        yield BandResult(objective.band, outcome.status, outcome.reason, objective, guess, model, diagonal, tuple(history))
+        yield BandResult(objective.band, outcome.status, outcome.reason, objective, guess, model, follow.best.value, diagonal, tuple(history))
         if outcome.status != "iteration-limit":
             return
 
 
 def _with_roughness(objective: Objective, model: np.ndarray) -> Objective:
     weight = objective.config.inversion.regularization
-    return objective if not weight else dataclasses.replace(objective, roughness=weight * objective.value_and_gradient(model)[0])
+    return objective if not weight else dataclasses.replace(objective, roughness=weight * objective.value(model))
 
 
 def _iterates(objective: Objective, model: np.ndarray, diagonal: np.ndarray | None) -> Iterator[Any]:
@@ -157,8 +177,8 @@ def _iterates(objective: Objective, model: np.ndarray, diagonal: np.ndarray | No
 class _Follow:
     """Keeps the best iterate and the history, and reports."""
 
-    def __init__(self, objective: Objective, history: list[Record], first: int, began: float, watch: Watch) -> None:
-        self._band, self._history, self._first, self._began, self._watch = objective.band, history, first, began, watch
+    def __init__(self, band: Band, history: list[Record], first: int, log: _Log) -> None:
+        self._band, self._history, self._first, self._log = band, history, first, log
         self._before = history[-1]["evaluations"] if history else 0
         self.best: Any = None
 
@@ -175,19 +195,25 @@ class _Follow:
             "misfit": iterate.value,
             "relative": iterate.value / start if start else 1.0,
             "evaluations": self._before + iterate.evaluations,
-            "seconds": time.perf_counter() - self._began,
+            "seconds": time.perf_counter() - self._log.began,
         }
         self._history.append(record)
-        self._watch.record(record)
+        self._log.watch.record(record)
 
 
 def _describe(objective: Objective) -> str:
-    """A band's setting, in a line."""
+    """What a band computes, in a line: shown while TensorFlow compiles it, which takes longer than many an iteration."""
     band, wave = objective.band, objective.wave
-    frequencies = "all frequencies" if band.corners is None else f"{band.corners[0] or band.corners[1]:g} to {band.corners[2]:g} Hz"
+    frequencies = "all frequencies" if band.corners is None else f"{band.corners[1]:g} to {band.corners[2]:g} Hz"
     cells = f"{' x '.join(map(str, wave.grid.shape))} cells of {' x '.join(f'{each:.4g}' for each in wave.spacing)} m"
     steps = f"{wave.wavelet.shape[-1] * wave.substeps} steps of {1e3 * wave.internal_step:.3g} ms"
-    return f"band {band.number}: {frequencies}, {cells}, {steps}, {wave.differentiation}"
+    return f"band {band.number}: {frequencies}, {cells}, {steps}; compiling ..."
+
+
+def _tuning(objective: Objective, first: int) -> str:
+    """What was fitted and chosen before a round of iterations, in a line."""
+    fitted = "wavelet fitted" + (" again" if first else "") if objective.config.source.estimate else "wavelet as given"
+    return f"band {objective.band.number}: {fitted}, gradients with {objective.wave.differentiation}" + ("" if first else "; compiling ...")
 
 
 def history(results: Sequence[BandResult]) -> list[Record]:

@@ -11,6 +11,7 @@ EAGE 2013, Tu1106; Wang & Xu, Geophysics 80, 2015, T197-T206): large steps are a
 import dataclasses
 import functools
 import math
+import warnings
 from dataclasses import dataclass
 from typing import final
 
@@ -18,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from geoinv.datasets import shots
+from geoinv.operators import checks
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition, limits, wavelets
 from geoinv.operators.seismic.shots import cores
@@ -141,7 +143,7 @@ class Gathers:
         offsets: [shot, receiver], m.
         times: Of the samples, s, zero where the source starts [time].
         first_time: Before which there are no data, s.
-        ringing: How long before the records' end the filter misses what they would have gone on with, s.
+        ringing: How long before the records' end, and after their beginning where that is late, the filter misses what was not recorded, s.
         options: Mutes and tapers.
     """
 
@@ -155,7 +157,11 @@ class Gathers:
 
     @classmethod
     def of(cls, inputs: Inputs, chosen: Filter, options: Misfit) -> "Gathers":
-        """Those of the inputs through a filter."""
+        """Those of the inputs through a filter.
+
+        Raises:
+            ValueError: Offsets and mutes leave nothing.
+        """
         survey = inputs.survey
         observed = np.stack([chosen(gather) for gather in survey["observed"].values])
         live, uncertainty = survey["live"].values, survey["uncertainty"].values
@@ -166,7 +172,10 @@ class Gathers:
             tf.constant(offsets, tf.float32), nearest=options.nearest_offset, farthest=farthest, taper=options.offset_taper
         )
         times = (np.arange(observed.shape[-1]) - chosen.lead) * chosen.interval
-        return cls(observed, each * tapers.numpy(), offsets, times, inputs.first_time, chosen.lead * chosen.interval, options)
+        made = cls(observed, each * tapers.numpy(), offsets, times, inputs.first_time, chosen.lead * chosen.interval, options)
+        if not any(np.any(made.weights(shot).numpy()[..., times > 0]) for shot in np.arange(len(observed))[:, np.newaxis]):
+            raise checks.invalid("misfit", "with offsets and mutes that leave no sample", "such that some data count", "Widen them.")
+        return made
 
     def weights(self, chosen: np.ndarray) -> tf.Tensor:
         """Weights [shot, receiver, time] of some shots."""
@@ -196,7 +205,9 @@ class Gathers:
         """A gain of root mean square 1, zero where nothing was recorded [time]."""
         gain = np.clip(self.times, 0.0, None) ** self.options.time_power
         gain = gain / np.sqrt(np.mean(gain**2)) * _rise(self.times[-1] - self.times, self.ringing)
-        return (gain * (self.times >= self.first_time - 1e-9) if self.first_time else gain).astype(np.float32)
+        if self.first_time:  # the filter misses what was before that, too
+            gain = gain * (self.times >= self.first_time - 1e-9) * _rise(self.times - self.first_time, self.ringing)
+        return gain.astype(np.float32)
 
 
 def stable_step(config: WaveformConfig, inputs: Inputs, grid: Grid) -> float:
@@ -247,14 +258,26 @@ def snapshots(config: WaveformConfig, wave: AcousticWave, residual: np.ndarray) 
         config: Of the job.
         wave: With the band's wavelet.
         residual: Adjoint sources of the kind that is going to be back-propagated.
+
+    Raises:
+        ValueError: The config's interval between snapshots is too long.
+
+    Warns:
+        UserWarning: Not even the fewest checkpoints fit in snapshot_memory.
     """
     options = config.propagator
     source = wavelets.band(np.gradient(np.gradient(wave.wavelet, axis=-1), axis=-1), wave.dt)[1]
     highest = source + max(wavelets.band(residual, wave.dt, level=LEVEL)[1], source)
-    allowed = MARGIN / (highest * wave.internal_step) if highest else 1.0
-    every = options.snapshot_every or next((every for every in INTERVALS if every <= allowed), 1)
+    largest = 1 / (highest * wave.internal_step) if highest else 1.0
+    if options.snapshot_every is not None and options.snapshot_every > max(largest, 1.0):
+        raise checks.invalid("propagator.snapshot_every", options.snapshot_every, f"at most {largest:.0f} in this band", "Off, it is chosen.")
+    every = options.snapshot_every or next((every for every in INTERVALS if every <= MARGIN * largest), 1)
     running = wave.subset(np.arange(min(cores(), wave.acquisition.shots)))
     plans: list[Strategy] = [Every(every), *(Checkpointed(states) for states in (64, 32, 16, 8, 4, 2))]
-    sizes = (dataclasses.replace(running, differentiation=plan).memory_estimate() for plan in plans)
-    fits = (plan for plan, size in zip(plans, sizes, strict=True) if size.kept + size.running <= 1e9 * options.snapshot_memory)
-    return next(fits, plans[-1])
+    for plan in plans:
+        size = dataclasses.replace(running, differentiation=plan).memory_estimate()
+        if (gigabytes := (size.kept + size.running) / 1e9) <= options.snapshot_memory:
+            return plan
+    text = f"gradients take {gigabytes:.2g} GB with {plan}, more than snapshot_memory = {options.snapshot_memory:g} GB"
+    warnings.warn(f"{text}; larger cells, or an aperture, would save some", stacklevel=2)
+    return plan

@@ -15,6 +15,12 @@ PerBand = Annotated[tuple[Number, ...], BeforeValidator(lambda given: given if i
 Four = tuple[Weight, Weight, Positive, Positive]
 
 
+def _idle(name: str, value: object, used: bool, when: str) -> None:
+    """Refuse an option that is given where it would do nothing."""
+    if value and not used:
+        raise checks.invalid(name, value, f"given only with {when}", "It would do nothing.")
+
+
 def _increasing(name: str, values: tuple[float, ...], expected: str = "strictly increasing") -> None:
     if any(b <= a for a, b in pairwise(values)):
         raise checks.invalid(name, list(values), expected)
@@ -85,7 +91,8 @@ class Model(Section):
     )
     water_velocity: Positive = option(1500.0, "Velocity of the water, m/s.")
     density: Literal["constant", "gardner", "file"] = option(
-        "constant", "'constant' (the equation without density), 'gardner' (310 v^0.25 of the start model, kg/m3) or 'file'; it does not change."
+        "constant",
+        "'constant' (the equation without density), 'gardner' (310 v^0.25 of the start model, kg/m3; 1000 in water) or 'file'; it does not change.",
     )
     density_file: PathText | None = option(None, "netCDF file of the density, kg/m3.", example="density.nc")
 
@@ -98,6 +105,7 @@ class Model(Section):
             )
         if (self.density == "file") != (self.density_file is not None):
             raise checks.invalid("model.density_file", self.density_file or "not given", "given if and only if density = 'file'")
+        _idle("model.gradient", self.gradient, self.file is None, "'velocity'")
         return self
 
 
@@ -125,6 +133,9 @@ class Source(Section):
             _increasing("source.corners", self.corners)
         if self.amplitude == 0:
             raise checks.invalid("source.amplitude", 0, "other than zero")
+        _idle("source.delay", self.delay, self.wavelet != "file", "a Ricker or Ormsby wavelet")
+        for name in ("per_shot", "duration", "estimate_every"):
+            _idle(f"source.{name}", getattr(self, name), self.estimate, "estimate = true")
         return self
 
 
@@ -170,6 +181,7 @@ class Bands(Section):
             _increasing("bands.lowcut", self.lowcut)
             if self.lowpass is not None and self.lowcut[1] >= self.lowpass[0]:
                 raise checks.invalid("bands.lowcut", list(self.lowcut), f"below the first band's {self.lowpass[0]:g} Hz")
+        _idle("bands.points_per_wavelength", self.points_per_wavelength, self.lowpass is not None, "bands.lowpass")
         count = len(self.lowpass or (0,))
         if self.iterations is not None and len(self.iterations) != count:
             raise checks.invalid("bands.iterations", list(self.iterations), f"one number for each of the {count} bands")
@@ -197,6 +209,8 @@ class Misfit(Section):
     def _in_order(self) -> "Misfit":
         if self.farthest_offset is not None:
             _increasing("misfit.farthest_offset", (self.nearest_offset, self.farthest_offset), "larger than nearest_offset")
+        _idle("misfit.top_mute_delay", self.top_mute_delay, self.top_mute_velocity is not None, "top_mute_velocity")
+        _idle("misfit.bottom_mute_delay", self.bottom_mute_delay, self.bottom_mute_velocity is not None, "bottom_mute_velocity")
         return self
 
 
@@ -217,6 +231,11 @@ class Inversion(Section):
     regularization: Weight = option(
         0.0, "Weight, against the misfit at a band's start, of the change's roughness: 1 for 1 % of the mean velocity from cell to cell everywhere."
     )
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> "Inversion":
+        _idle("inversion.max_step", self.max_step, self.optimiser == "lbfgs", "optimiser = 'lbfgs'")
+        return self
 
 
 class Bounds(Section):

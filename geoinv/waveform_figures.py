@@ -1,4 +1,4 @@
-"""The figures of a full-waveform inversion: velocity models, gathers and their fit, convergence, wavelets, and illumination."""
+"""The figures of a full-waveform inversion: models, profiles, gathers and their fit, residuals, convergence, wavelets, illumination."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
+from geoinv.datasets.shots import offsets
 from geoinv.operators.grid import Grid
 
 from .figures import DIVERGING, FIELD, colourbar, length_unit, thin_ticks
@@ -26,12 +27,15 @@ class _Section(NamedTuple):
     edges: tuple[np.ndarray, np.ndarray]
     unit: str
     middle: int | None
+    place: str
 
     @classmethod
     def of(cls, model: "xarray.Dataset") -> "_Section":
         grid = Grid.from_xarray(model["velocity"])
         unit, factor = length_unit(float(np.ptp(grid.edges[-1])))
-        return cls((grid.edges[0] / factor, grid.edges[-1] / factor), unit, grid.shape[1] // 2 if grid.ndim == 3 else None)
+        middle = grid.shape[1] // 2 if grid.ndim == 3 else None
+        place = "" if middle is None else f", northing {grid.centers[1][middle] / factor:.4g} {unit}"
+        return cls((grid.edges[0] / factor, grid.edges[-1] / factor), unit, middle, place)
 
     def values(self, field: "xarray.DataArray") -> np.ndarray:
         values = np.asarray(field, float)
@@ -40,7 +44,7 @@ class _Section(NamedTuple):
     def draw(self, ax: Axes, values: np.ndarray, colours: str, norm: Normalize, title: str) -> Any:
         drawn = ax.pcolormesh(self.edges[1], self.edges[0], values, cmap=colours, norm=norm, rasterized=True)
         ax.set_aspect("equal" if self.aspect < 8 else "auto")
-        ax.set_title(title, fontsize=9)
+        ax.set_title(f"{title}{self.place}", fontsize=9)
         ax.set_xlabel(f"easting ({self.unit})", fontsize=8)
         ax.set_ylabel(f"upward ({self.unit})", fontsize=8)
         thin_ticks(ax)
@@ -53,7 +57,7 @@ class _Section(NamedTuple):
 
     def height(self, width: float) -> float:
         """Of a panel so wide, in inches, with its title and labels."""
-        return float(np.clip(width / self.aspect, 1.1, 6.0)) + 0.75
+        return float(np.clip(width / self.aspect, 1.1, 6.0)) + 0.55
 
 
 def velocity(model: "xarray.Dataset") -> Figure:
@@ -93,7 +97,7 @@ def velocity(model: "xarray.Dataset") -> Figure:
 
 
 def gathers(predicted: "xarray.Dataset", count: int = 3) -> Figure:
-    """Observed and predicted traces of some shots on one scale, and their difference on the same; a row a shot.
+    """Observed and predicted traces of some shots on one scale, and their difference, magnified where it is small; a row a shot.
 
     Args:
         predicted: A waveform survey with `observed`, `predicted` and `weight` of the same traces.
@@ -111,7 +115,7 @@ def gathers(predicted: "xarray.Dataset", count: int = 3) -> Figure:
 def _gather_row(figure: Figure, axes: list[Axes], gather: "xarray.Dataset", shot: int) -> None:
     live = np.flatnonzero(gather["live"].values)
     easting = gather["receiver_easting"].values[live]
-    by_place = np.ptp(easting) > 0
+    by_place = np.unique(easting).size == easting.size > 1  # not the lines of a spread in three dimensions
     order = live[np.argsort(easting, kind="stable")] if by_place else live
     unit, factor = length_unit(float(np.ptp(easting)))
     places = np.sort(easting) / factor if by_place else np.arange(live.size, dtype=float)
@@ -123,9 +127,15 @@ def _gather_row(figure: Figure, axes: list[Axes], gather: "xarray.Dataset", shot
     limit = float(np.percentile(np.abs(observed / size), 99)) or 1.0
     source = float(np.mean(gather["source_easting"].values)) / factor
     norm, drawn = Normalize(-limit, limit), []
-    for ax, traces, title in zip(axes, (observed, computed, observed - computed), ("observed", "predicted", "observed - predicted"), strict=True):
+    factor_shown = _magnification(limit, float(np.percentile(np.abs(observed - computed) / size, 99.5)))
+    panels = {
+        f"observed, shot {shot}" + (f" at {source:.4g} {unit}" if by_place else ""): observed,
+        "predicted": computed,
+        "observed - predicted" + (f", x {factor_shown}" if factor_shown > 1 else ""): factor_shown * (observed - computed),
+    }
+    for ax, (title, traces) in zip(axes, panels.items(), strict=True):
         drawn.append(ax.pcolormesh(places, time, (traces / size).T, cmap="gray", norm=norm, shading="nearest", rasterized=True))
-        ax.set_title(f"{title}, shot {shot}" + (f" at {source:.4g} {unit}" if by_place else ""), fontsize=9)
+        ax.set_title(title, fontsize=9)
         ax.set_xlabel(f"receiver easting ({unit})" if by_place else "receiver", fontsize=8)
         ax.set_ylabel("time (s)", fontsize=8)
         ax.set_ylim(time[-1], time[0])
@@ -134,6 +144,71 @@ def _gather_row(figure: Figure, axes: list[Axes], gather: "xarray.Dataset", shot
     bar = figure.colorbar(drawn[0], ax=axes, extend="both", shrink=0.9, aspect=32, pad=0.02)
     bar.set_label("over the observed trace's rms", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
+
+
+def _magnification(limit: float, largest: float) -> int:
+    """The round factor by which small values fill a scale up to its limit."""
+    return max((factor for factor in (1, 2, 5, 10, 20, 50, 100) if factor * largest <= limit), default=1)
+
+
+def profiles(model: "xarray.Dataset") -> Figure:
+    """Velocity over depth where it changed most in each third of the section: start, result, and the truth where it is known.
+
+    Args:
+        model: As for `velocity`.
+    """
+    section = _Section.of(model)
+    upward, easting = ((edges[1:] + edges[:-1]) / 2 for edges in section.edges)
+    figure = Figure(figsize=(9.0, 3.9), layout="constrained")
+    drawn = {"start": ("start_velocity", ":", "0.35"), "true": ("true_velocity", "-", "black"), "result": ("velocity", "-", BAND_COLOURS[5])}
+    shown = {label: (section.values(model[name]), style, colour) for label, (name, style, colour) in drawn.items() if name in model}
+    change = np.sum((section.values(model["velocity"]) - section.values(model["start_velocity"])) ** 2, axis=0)
+    for ax, part in zip(figure.subplots(1, 3, sharex=True, sharey=True), np.array_split(np.arange(easting.size), 3), strict=True):
+        column = part[change[part].argmax()]
+        for label, (values, style, colour) in shown.items():
+            ax.plot(values[:, column], upward, style, color=colour, linewidth=1.4, label=label)
+        ax.set_title(f"easting {easting[column]:.4g} {section.unit}{section.place}", fontsize=9)
+        ax.set_xlabel("velocity (m/s)", fontsize=8)
+        ax.set_ylabel(f"upward ({section.unit})", fontsize=8)
+        _plain(ax)
+        thin_ticks(ax)
+        ax.label_outer()
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def residuals(predicted: "xarray.Dataset") -> Figure:
+    """What start and result leave of the traces, against offset and shot by shot.
+
+    Args:
+        predicted: A waveform survey with `start_residual` and `residual` (shot, receiver), of the observed traces' rms, NaN where nothing counts.
+    """
+    apart = offsets(predicted)
+    unit, factor = length_unit(float(apart.max()))
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    counted = np.isfinite(predicted["residual"].values)
+    edges = np.unique(np.quantile(apart[counted], np.linspace(0, 1, 13)))
+    bins = np.clip(np.digitize(apart, edges) - 1, 0, max(edges.size - 2, 0))
+    for label, name, colour in (("start", "start_residual", "0.35"), ("result", "residual", BAND_COLOURS[0])):
+        values = predicted[name].values
+        groups = [each for number in range(bins.max() + 1) if (each := counted & (bins == number)).any()]
+        low, middle, high = np.array([np.percentile(values[each], [25, 50, 75]) for each in groups]).T
+        places = [float(np.mean(apart[each])) / factor for each in groups]
+        left.plot(places, middle, "o-", color=colour, markersize=3.5, label=label)
+        left.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+        shot = np.flatnonzero(counted.any(axis=1))
+        right.plot(shot, [float(np.median(values[i][counted[i]])) for i in shot], "o-", color=colour, markersize=3.5)
+    left.set_xlabel(f"offset ({unit})", fontsize=9)
+    left.set_ylabel("rms residual, of the trace's rms", fontsize=9)
+    right.set_xlabel("shot", fontsize=9)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in (left, right):
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        _plain(ax)
+    left.legend(fontsize=8, frameon=False)
+    return figure
 
 
 def convergence(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -224,7 +299,7 @@ def illumination(model: "xarray.Dataset") -> Figure:
     level = 10 * np.log10(np.where(lit > 0, lit, np.nan))
     figure = Figure(figsize=(7.9, section.height(7.0)), layout="compressed")
     ax = figure.subplots()
-    lowest = max(-60.0, float(np.floor(np.nanpercentile(level, 1) / 5) * 5))
+    lowest = min(-5.0, max(-60.0, float(np.floor(np.nanpercentile(level, 1) / 5) * 5)))
     ax.set_facecolor("0.93")
     drawn = section.draw(ax, level, FIELD, Normalize(lowest, 0.0), "illumination in the last band (grey: cells that do not change)")
     colourbar(figure, drawn, [ax], level, "dB below the best lit cell")

@@ -13,19 +13,22 @@ import h5py
 import numpy as np
 import xarray
 
-from geoinv.datasets import files, netcdf, segy, shots
+from geoinv.datasets import files, netcdf, shots
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS, Grid
 from geoinv.operators.seismic import limits, wavelets
 
 from .cells import interpolated
-from .waveform_config import Data, Model, Source, WaveformConfig
+from .waveform_config import Model, Source, WaveformConfig
+from .waveform_survey import NETCDF, read_survey
 
 #: More cells than this are refused: no machine this runs on propagates waves through them in reasonable time.
 MAX_CELLS = 200_000_000
 #: Error of the phase velocity at the highest frequency for which cells are chosen.
 DISPERSION = 0.01
-NETCDF, HDF5 = (".nc", ".nc4"), (".h5", ".hdf5")
+#: Density of water, kg/m3.
+WATER = 1000.0
+HDF5 = (".h5", ".hdf5")
 
 
 @final
@@ -71,10 +74,10 @@ def load(config: WaveformConfig) -> Inputs:
         velocity, free = _start(config.model, grid, own)
         lower, upper = (_bound(name, getattr(config.bounds, name), grid) for name in ("lower", "upper"))
         _check_start(velocity, lower, upper, free)
-        _check_inside(survey, grid)
+        _check_inside(survey, grid, config.propagator.free_surface)
+        _check_bands(config, survey)
         wavelet = read_wavelet(config.source, survey.sizes["time"], shots.dt(survey))
-        _check_bands(config, shots.dt(survey))
-        density = _density(config.model, grid, velocity)
+        density = _density(config.model, grid, velocity, free)
     return Inputs(survey, first_time, grid, velocity, free, lower, upper, density, wavelet, tuple(str(each.message) for each in caught))
 
 
@@ -93,56 +96,13 @@ def describe(inputs: Inputs) -> list[str]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------- survey
-
-
-def read_survey(data: Data) -> tuple[xarray.Dataset, float]:
-    """The shots of the config's [data] with uncertainties, and when their records begin, s."""
-    survey = _read(data)
-    survey = shots.select_shots(survey, np.arange(data.first_shot, survey.sizes["shot"], data.shot_every)) if _selects(data) else survey
-    survey = survey.isel(receiver=slice(None, None, data.receiver_every))
-    if data.dimensions == 2 and shots.axes_of(survey) == DIMS[3]:
-        survey = shots.project_to_line(survey)
-    survey, first_time = _from_zero(survey)
-    if data.record_length is not None:
-        survey = survey.sel(time=survey["time"] <= data.record_length * (1 + 1e-9))
-    rms = np.sqrt(np.mean(np.square(survey["observed"].values), axis=2, dtype=np.float64))[survey["live"].values]
-    if not rms.any():
-        raise checks.invalid("data", "with zero traces only", "records of waves")
-    floor = data.uncertainty_floor * float(np.median(rms))
-    return shots.validate(shots.assign_uncertainty(survey, floor=floor, relative=data.uncertainty_relative)), first_time
-
-
-def _selects(data: Data) -> bool:
-    return bool(data.first_shot) or data.shot_every > 1
-
-
-def _read(data: Data) -> xarray.Dataset:
-    form = data.format if data.format != "auto" else ("netcdf" if Path(data.file).suffix.lower() in NETCDF else "segy")
-    if form == "segy":
-        return segy.read(data.file, units=data.length_units, group_by=data.group_by, dt=data.sampling_interval, crs=data.crs or "")
-    survey = shots.check_layout(netcdf.read(data.file))
-    shots.check_values(survey)
-    return survey.assign_attrs(crs=survey.attrs.get("crs") or data.crs or "")
-
-
-def _from_zero(survey: xarray.Dataset) -> tuple[xarray.Dataset, float]:
-    """The survey with its time from the source's on: what was recorded before is cut, and zeros stand where nothing was."""
-    dt, first = shots.dt(survey), float(survey["time"].values[0])
-    shift = round(first / dt)
-    if abs(first - shift * dt) > 0.01 * dt:
-        raise checks.invalid("time", f"that begins at {first:g} s", f"a multiple of the sampling interval, {dt:g} s", "Resample the traces.")
-    if shift < 0:
-        survey = survey.isel(time=slice(-shift, None))
-    elif shift > 0:
-        silence = np.zeros((*survey["observed"].shape[:2], shift), np.float32)
-        traces = np.concatenate([silence, survey["observed"].values], axis=2)
-        survey = survey.drop_dims("time").assign(observed=(("shot", "receiver", "time"), traces, survey["observed"].attrs))
-    return survey.assign_coords(time=("time", dt * np.arange(survey.sizes["time"]), {"units": "s"})), max(first, 0.0)
+# --------------------------------------------------------------------------------------------------------------- wavelet
 
 
 def read_wavelet(source: Source, samples: int, dt: float) -> np.ndarray:
     """The wavelet of the config's [source], [time]."""
+    if source.wavelet == "ricker":
+        _below_nyquist("source.frequency", source.frequency, dt)
     if source.wavelet == "file":
         signal = wavelets.read(str(source.file), dt=dt, n=samples)
     elif source.wavelet == "ormsby":
@@ -150,7 +110,15 @@ def read_wavelet(source: Source, samples: int, dt: float) -> np.ndarray:
         signal = wavelets.ormsby(source.corners, samples, dt, delay=source.delay)
     else:
         signal = wavelets.ricker(source.frequency, samples, dt, delay=source.delay)
+    if not signal.any():
+        expected = f"other than zero in the {samples * dt:g} s of the records"
+        raise checks.invalid("source", f"with a {source.wavelet} wavelet of zeros", expected, "Is the delay right?")
     return source.amplitude * signal
+
+
+def _below_nyquist(name: str, frequency: float, dt: float) -> None:
+    if frequency >= 0.5 / dt:
+        raise checks.invalid(name, f"{frequency:g} Hz", f"below {0.5 / dt:g} Hz, as the sampling interval asks")
 
 
 # ------------------------------------------------------------------------------------------------------- grid and model
@@ -161,6 +129,8 @@ def _read_velocity(config: WaveformConfig) -> tuple[Grid, np.ndarray]:
     model, grid = config.model, config.grid
     path = files.existing(str(model.file))
     if path.suffix.lower() in NETCDF:
+        if model.file_spacing is not None:
+            raise checks.invalid("model.file_spacing", model.file_spacing, "off for netCDF models", "They have their own cells.")
         own, values = read_model(str(path), model.dataset or "velocity")
         return own, _velocity(values, model.quantity)
     values = _array(path, model.dataset)
@@ -205,20 +175,30 @@ def _grid(config: WaveformConfig, survey: xarray.Dataset, own: Grid | None) -> G
     if (options.northing is not None) and len(axes) == 2:
         raise checks.invalid("grid.northing", list(options.northing), "off in two dimensions")
     extents = [getattr(options, axis) for axis in axes]
-    if own is not None and options.spacing in (None, own.widths[0][0]) and not any(extents):
+    if own is not None:
+        _check_even(own)
+    if own is not None and not any(extents) and all(options.spacing in (None, widths[0]) for widths in own.widths):
         return own
     spacing = options.spacing or (float(own.widths[0][0]) if own is not None else _spacing(config))
     around = _around(survey, axes, options.margin) if own is None else [(edges[0], edges[-1]) for edges in own.edges]
-    edges = []
-    for given, found in zip(extents, around, strict=True):
-        low, high = given or found
-        # An extent that was given may miss a whole number of cells by rounding; one around the survey has to hold all of it.
-        count = math.ceil((high - low) / spacing - (1e-6 if given else 0.0))
-        edges.append(high - spacing * np.arange(max(count, 1), -1, -1))
-    cells = float(np.prod([len(axis) - 1.0 for axis in edges]))
+    # An extent that was given may miss a whole number of cells by rounding; one around the survey has to hold all of it.
+    sides = [(given or found, 1e-6 if given else 0.0) for given, found in zip(extents, around, strict=True)]
+    counts = [math.ceil((high - low) / spacing - slack) for (low, high), slack in sides]
+    cells = math.prod(map(float, counts))
     if cells > MAX_CELLS:
         raise checks.invalid("grid.spacing", f"that makes {cells:.3g} cells", f"large enough for at most {MAX_CELLS:.0e}", "Use larger cells.")
-    return Grid(tuple(edges))
+    fewest = config.propagator.order + 1
+    if min(counts) < fewest:
+        sizes = " x ".join(map(str, counts))
+        raise checks.invalid("grid.spacing", f"that makes {sizes} cells", f"small enough for {fewest} along each axis (order {fewest - 1})")
+    return Grid(tuple(high - spacing * np.arange(count, -1, -1) for ((_, high), _), count in zip(sides, counts, strict=True)))
+
+
+def _check_even(grid: Grid) -> None:
+    for dim, widths in zip(grid.dims, grid.widths, strict=True):
+        if np.ptp(widths) > 1e-6 * widths[0]:
+            given = f"with cells of {widths.min():g} to {widths.max():g} m along {dim}"
+            raise checks.invalid("model.file", given, "with cells of one size along each axis", "Resample it.")
 
 
 def _around(survey: xarray.Dataset, axes: tuple[str, ...], margin: float) -> list[tuple[float, float]]:
@@ -259,17 +239,17 @@ def _start(model: Model, grid: Grid, own: tuple[Grid, np.ndarray] | None) -> tup
     depth = (grid.edges[0][-1] - grid.centers[0]).reshape(-1, *[1] * (grid.ndim - 1))
     water = np.broadcast_to(depth < (model.water_depth or 0.0), grid.shape)
     if own is not None:
-        return (own[1] if own[0] is grid else interpolated(own[1], *(own[0], grid))), ~water
+        return (own[1] if own[0] is grid else _resampled("model.file", own[1], own[0], grid)), ~water
     below = np.maximum(depth - (model.water_depth or 0.0), 0.0)
     velocity = np.broadcast_to(float(model.velocity or 0.0) + model.gradient * below, grid.shape)
     return np.where(water, model.water_velocity, velocity), ~water
 
 
-def _density(model: Model, grid: Grid, velocity: np.ndarray) -> np.ndarray | None:
+def _density(model: Model, grid: Grid, velocity: np.ndarray, free: np.ndarray) -> np.ndarray | None:
     if model.density == "constant":
         return None
     if model.density == "gardner":
-        return 310.0 * velocity**0.25  # Gardner et al., Geophysics 39 (1974), 770-780
+        return np.where(free, 310.0 * velocity**0.25, WATER)  # Gardner et al., Geophysics 39 (1974), 770-780
     return checks.positive("model.density_file", _on("model.density_file", str(model.density_file), "density", grid))
 
 
@@ -282,6 +262,14 @@ def _on(option: str, path: str, name: str, grid: Grid) -> np.ndarray:
     own, values = read_model(path, name)
     if own.dims != grid.dims:
         raise checks.invalid(option, f"of {len(own.dims)} axes", f"of {grid.ndim}, as the grid")
+    return _resampled(option, values, own, grid)
+
+
+def _resampled(option: str, values: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
+    """A file's field on the grid; what it does not reach goes on as at its edge, which is said."""
+    beyond = max(max(its[0] - edges[0], edges[-1] - its[-1]) for its, edges in zip(own.edges, grid.edges, strict=True))
+    if beyond > max(widths[0] for widths in grid.widths):
+        warnings.warn(f"The grid reaches {beyond:.4g} m beyond the cells of {option}: the values at its edge go on there.", stacklevel=2)
     return interpolated(values, own, grid)
 
 
@@ -300,8 +288,8 @@ def _check_start(velocity: np.ndarray, lower: np.ndarray, upper: np.ndarray, fre
         raise checks.invalid("model", given, f"within the bounds {lower[at]:g} to {upper[at]:g} m/s", f"{len(outside)} cells are not.")
 
 
-def _check_inside(survey: xarray.Dataset, grid: Grid) -> None:
-    """Refuse sources and receivers outside of the grid before any operator is built."""
+def _check_inside(survey: xarray.Dataset, grid: Grid, free_surface: bool) -> None:
+    """Refuse sources and receivers outside of the grid, or where the pressure is zero, before any operator is built."""
     sources, receivers, live = shots.acquisition_arrays(survey, grid.dims)
     for name, points, counted in (("source", sources, np.ones(sources.shape[:2], bool)), ("receiver", receivers, live)):
         outside = np.argwhere(counted & ~grid.contains(points.reshape(-1, grid.ndim)).reshape(counted.shape))
@@ -309,9 +297,19 @@ def _check_inside(survey: xarray.Dataset, grid: Grid) -> None:
             place = ", ".join(f"{dim} {value:g} m" for dim, value in zip(grid.dims, points[tuple(outside[0])], strict=True))
             inside = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
             raise checks.invalid(name, f"{place} (shot {outside[0][0]})", f"inside the grid ({inside})", f"{len(outside)} are not.")
+        silent = np.argwhere(counted & (points[..., 0] >= grid.edges[0][-1] - 1e-3 * grid.widths[0][0]))
+        if free_surface and silent.size:
+            given, expected = f"on the free surface (shot {silent[0][0]})", "below it, where the pressure is not zero"
+            raise checks.invalid(name, given, expected, f"{len(silent)} are. Give grid.upward, or margin.")
 
 
-def _check_bands(config: WaveformConfig, dt: float) -> None:
+def _check_bands(config: WaveformConfig, survey: xarray.Dataset) -> None:
+    dt = shots.dt(survey)
+    lowest, length = (config.bands.lowpass or (np.inf,))[0], float(survey["time"].values[-1])
+    if lowest * length < 1:
+        raise checks.invalid("bands.lowpass", f"{lowest:g} Hz", f"above {1 / length:.3g} Hz, one period in the records")
+    if config.bands.lowcut is not None:
+        _below_nyquist("bands.lowcut", config.bands.lowcut[1], dt / 0.9)
     highest = config.bands.lowpass[-1] * config.bands.rolloff if config.bands.lowpass else 0.0
     if highest > 0.5 / dt:
         raise checks.invalid("bands.lowpass", list(config.bands.lowpass or ()), f"times rolloff below the Nyquist frequency, {0.5 / dt:g} Hz")

@@ -72,8 +72,11 @@ def invert(
 
     for line in check_lines(inputs):
         say(line)
+    import tensorflow as tf
+
     from . import waveform
 
+    tf.get_logger().setLevel("ERROR")  # every band has a program of its own, and TensorFlow would wonder why it traces so often
     with IterationTable(console, COLUMNS["waveform"]) as table:
         outcome = waveform.run(config, inputs, waveform.Watch(table.add, say))
     with progress(console, "prediction"):
@@ -96,14 +99,24 @@ def _prediction(last: "BandResult", inputs: Inputs) -> tuple[xarray.Dataset, flo
     """Observed and predicted traces of the last band, and the start model's misfit there, with the wavelet that suits it best."""
     objective = last.objective
     first = objective.start(inputs.velocity)
-    start_misfit = objective.with_wavelet(last.guess).tuned(first).value(first)
+    suited = objective.with_wavelet(last.guess).fitted(first)
+    at_start = suited.predicted(first)
     kept = objective.gathers.times >= -0.5 * objective.filter.interval
     signals = {"observed": objective.gathers.observed, "predicted": objective.predicted(last.model)}
     data = inputs.survey.drop_dims("time").assign_coords(time=("time", objective.gathers.times[kept], {"units": "s"}))
     attributes = {"units": inputs.survey["observed"].attrs.get("units", "")}
     data = data.assign({name: (("shot", "receiver", "time"), traces[..., kept], attributes) for name, traces in signals.items()})
     weights = xarray.DataArray(np.concatenate([objective.gathers.weights(np.array([i])) for i in range(data.sizes["shot"])]), name="weight")
-    return data.assign(weight=(("shot", "receiver", "time"), weights.values[..., kept])), start_misfit
+    data = data.assign(weight=(("shot", "receiver", "time"), weights.values[..., kept]))
+    parts = {"start_residual": at_start[..., kept], "residual": data["predicted"].values}
+    return data.assign({name: (("shot", "receiver"), _unexplained(data, traces)) for name, traces in parts.items()}), suited.value_of(at_start)
+
+
+def _unexplained(data: xarray.Dataset, predicted: np.ndarray) -> np.ndarray:
+    """The rms of what predicted traces leave of observed ones over the rms of these, of samples that count, [shot, receiver]; else NaN."""
+    observed, counted = data["observed"].values, data["weight"].values > 0
+    left, whole = (np.sum(np.square(each), axis=2, where=counted, dtype=np.float64) for each in (predicted - observed, observed))
+    return np.sqrt(np.divide(left, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
 
 
 def _model(outcome: "Outcome", inputs: Inputs, truth: np.ndarray | None) -> xarray.Dataset:
@@ -172,7 +185,7 @@ def _band(result: "BandResult") -> dict[str, Any]:
         "status": result.status,
         "iterations": last["iteration"],
         "misfit_start": first["misfit"],
-        "misfit": min(record["misfit"] for record in result.history),
+        "misfit": result.misfit,
         "evaluations": last["evaluations"],
         "seconds": last["seconds"] - first["seconds"],
         "spacing_m": list(wave.spacing),

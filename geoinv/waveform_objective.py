@@ -57,7 +57,11 @@ class Objective:
 
     @classmethod
     def of(cls, config: WaveformConfig, inputs: Inputs, band: Band, dt: float) -> "Objective":
-        """That of a band of a survey sampled every dt s, with the wavelet as it was before any fit."""
+        """That of a band of a survey sampled every dt s, with the wavelet as it was before any fit.
+
+        Raises:
+            ValueError: The operator refuses the inputs, or no data count.
+        """
         cells = averaging(config, inputs, band)
         chosen = Filter.of(band.corners, dt, stable_step(config, inputs, cells.coarse))
         wavelet = chosen.eased(chosen(inputs.wavelet).astype(np.float64))
@@ -98,8 +102,11 @@ class Objective:
 
     def value(self, model: np.ndarray) -> float:
         """The misfit alone."""
-        pairs = (pair for shots, data in self._predictions(model) for pair in zip(shots, data, strict=True))
-        return sum(self._misfit(int(shot), tf.constant(data))[0] for shot, data in pairs)
+        return self.value_of(self.predicted(model))
+
+    def value_of(self, predicted: np.ndarray) -> float:
+        """The misfit of data [shot, receiver, time]."""
+        return sum(self._misfit(shot, tf.constant(traces))[0] for shot, traces in enumerate(predicted))
 
     def diagonal(self, model: np.ndarray, kind: str, seed: int) -> np.ndarray:
         """The diagonal of the Gauss-Newton Hessian, up to a factor, [n]: probed at random once for each shot, or from the sources' waves alone.
@@ -164,10 +171,14 @@ class Objective:
 
     # ------------------------------------------------------------------------------------------------ wavelet and data
 
-    def tuned(self, model: np.ndarray) -> "Objective":
-        """The same with the wavelet that fits the data best at a model, and with what the operator keeps chosen for the residuals there."""
+    def fitted(self, model: np.ndarray) -> "Objective":
+        """The same with the wavelet that fits the data best at a model, if it is to be estimated."""
         source = self.config.source
-        tuned = self.with_wavelet(self._fitted(model, source)) if source.estimate else self
+        return self.with_wavelet(self._filtered_wavelet(model, source)) if source.estimate else self
+
+    def tuned(self, model: np.ndarray) -> "Objective":
+        """The same with the wavelet fitted at a model, and with what the operator keeps chosen for the residuals there."""
+        tuned = self.fitted(model)
         first = np.arange(min(cores(), len(self.gathers.observed)))
         data = tuned.wave.subset(first).forward(tuned._on_band(model))
         residual = np.stack([tuned._misfit(int(shot), data[shot])[1].numpy() for shot in first])
@@ -179,7 +190,7 @@ class Objective:
         wave = dataclasses.replace(self.wave, wavelet=wavelet, differentiation=StoreAll())  # snapshots that suited the other may not suit this one
         return dataclasses.replace(self, wavelet=wavelet, wave=wave)
 
-    def _fitted(self, model: np.ndarray, source: Source) -> np.ndarray:
+    def _filtered_wavelet(self, model: np.ndarray, source: Source) -> np.ndarray:
         equations = [
             source_wavelet.normal_equations(data, self.gathers.observed[shots], self.gathers.weights(shots).numpy())
             for shots, data in self._predictions(model)

@@ -11,11 +11,19 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+#: Errors of a start model, m/s, below which there is nothing to compare with.
+NONE = 0.1
+
 CAPTIONS = {
     "velocity": "Start and result on one scale, and their differences. Trust what lies where waves pass in many directions (see the illumination): "
     "towards the sides and the bottom a result drifts little from its start, or picks up the pattern of the shots.",
-    "gathers": "Observed and predicted traces of some shots in the last band, each trace over the observed one's rms (muted samples are left out). "
-    "Coherent arrivals in the difference are structure the model has not explained; a half-period offset of whole arrivals is cycle skipping.",
+    "gathers": "Observed and predicted traces of some shots in the last band, each trace over the observed one's rms (muted samples are left out); "
+    "the difference is magnified where its title says so. Coherent arrivals in it are structure the model has not explained; a half-period "
+    "offset of whole arrivals is cycle skipping.",
+    "residuals": "What is left of the traces in the last band, as a fraction of them: start and result, each with the wavelet that suits it best. "
+    "Medians, and the middle half of the traces as a band, against offset; medians of each shot. Rising with offset it is the deep or the "
+    "background velocity that is wrong; one shot that stands out may be misplaced or noisy.",
+    "profiles": "Velocity over depth, in each third of the section where it changed most.",
     "convergence": "Misfit in each band. A band that hardly falls may already be fitted to its noise, or start from a model too far off: try a lower "
     "first frequency, or the envelope misfit.",
     "wavelets": "The source wavelet of each band after its last fit, and before any. The fit takes up what all traces have in common, so an odd "
@@ -28,7 +36,9 @@ def draw(run: rundir.Run) -> dict[str, "Figure"]:
     """The figures, by name."""
     figures = {
         "velocity": waveform_figures.velocity(run.model),
+        "profiles": waveform_figures.profiles(run.model),
         "gathers": waveform_figures.gathers(run.predicted),
+        "residuals": waveform_figures.residuals(run.predicted),
         "convergence": waveform_figures.convergence(run.history),
     }
     if "wavelet" in run.extra:
@@ -45,7 +55,7 @@ def key_numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Samples fitted in the last band", f"{summary['n_data']:,}"),
         ("Model cells", f"{summary['n_model']:,}"),
-        (f"chi2 in the last band ({top}), mean of (residual / uncertainty)^2", page.number(summary["chi2"])),
+        (f"chi2 in the last band ({top}), mean of (residual / uncertainty)^2, with that of unfiltered traces", page.number(summary["chi2"])),
         ("Residual rms there", f"{page.number(summary['rms'])} {summary['rms_unit']}"),
         (f"Misfit there ({summary['misfit']}): start model, start of the band, result", ", ".join(map(page.number, _misfits(last)))),
     ]
@@ -85,4 +95,4 @@ def truth_sections(model: "xarray.Dataset") -> list[str]:
 
 def _row(errors: Mapping[str, np.ndarray], chosen: np.ndarray) -> tuple[str, str, str]:
     before, after = (float(np.sqrt(np.mean(errors[name][chosen] ** 2))) for name in ("start_velocity", "velocity"))
-    return f"{before:.1f}", f"{after:.1f}", f"{100 * after / before:.0f} %" if before else ""
+    return f"{before:.1f}", f"{after:.1f}", f"{100 * after / before:.0f} %" if before >= NONE else ""

@@ -27,7 +27,7 @@ frequency = 8.0
 
 [bands]
 lowpass = [4.0, 7.0]
-iterations = [10, 10]
+iterations = [10, 6]
 
 [misfit]
 nearest_offset = 100.0
@@ -43,7 +43,7 @@ upper = 4000.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("demo-waveform-output"), help="directory to write (default: demo-waveform-output)")
+    parser.add_argument("--output", type=Path, default=Path("demo-output", "waveform"), help="directory to write (default: demo-output/waveform)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
     arguments = parser.parse_args()
     print(run(arguments.output, arguments.seed))

@@ -1,11 +1,11 @@
-"""The propagator equals its assembled sparse matrix, for every order, boundary, dimension and kind of density."""
+"""The propagator equals its assembled sparse matrix, for every order, boundary, dimension and kind of density; and no state of it grows."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from geoinv.operators import AcousticWave, Acquisition, Grid
-from geoinv.operators.seismic import Absorbing, assembly
+from geoinv.operators.seismic import Absorbing, assembly, limits
 
 CASES = [
     (2, (9, 10), Absorbing(3), False),
@@ -40,3 +40,34 @@ def test_three_steps_are_three_products(order: int, shape: tuple[int, ...], boun
     for _ in range(3):
         expected = matrix.to_scipy() @ expected
     assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
+
+
+#: One layer along each axis in the quick suite, all sides in the slow one: eigenvalues of a thousand states take seconds.
+FEW = [(2, (6, 7), ((4, 0), (5, 0)), False, True), (4, (6, 7), ((4, 0), (0, 5)), True, False), (6, (6, 7), ((0, 4), (5, 0)), False, False)]
+FEW += [(8, (6, 7), ((5, 0), (0, 4)), True, True)]
+SIDES = [
+    (order, (max(6, order + 1), max(7, order + 2)), ((4, 0 if free else 4), (5, 4)), free, variable)
+    for order in (2, 4, 6, 8)
+    for free in (False, True)
+    for variable in (False, True)
+]
+
+
+@pytest.mark.parametrize(("order", "shape", "widths", "free", "variable"), [*FEW, *(pytest.param(*case, marks=pytest.mark.slow) for case in SIDES)])
+def test_nothing_can_grow_at_the_largest_stable_step(
+    order: int, shape: tuple[int, int], widths: tuple[tuple[int, int], ...], free: bool, variable: bool
+) -> None:
+    """The spectral radius of the step of a rough medium; a static state may stay."""
+    rng, spacing = np.random.default_rng(order), (10.0, 12.0)
+    grid = Grid.uniform(shape, spacing)
+    middle = np.array([[centers[len(centers) // 2] for centers in grid.centers]])
+    wave = AcousticWave(
+        grid, Acquisition(middle[np.newaxis], middle), np.zeros(6), dt=limits.stable_step(spacing, 2500.0, order), velocity_limits=(1000.0, 2500.0),
+        order=order, density=rng.uniform(1000, 3000, shape) if variable else None, dtype=tf.float64,
+        boundary=Absorbing(widths, free_surface=free, frequency=25.0),
+    )  # fmt: skip
+    assert wave.substeps == 1
+    velocity = rng.uniform(1000, 2500, shape)
+    velocity[0, 0] = velocity[-1, 2] = 2500.0
+    matrix = wave.step_matrix({"velocity": tf.constant(velocity)}).to_scipy().toarray()
+    assert np.abs(np.linalg.eigvals(matrix)).max() <= 1 + 1e-9

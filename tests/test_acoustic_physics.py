@@ -143,7 +143,7 @@ def test_where_the_pressure_is_zero(free: bool) -> None:
 # ------------------------------------------------------------------------------------------- reciprocity, the free surface
 
 
-@pytest.mark.parametrize("boundary", ["some sides", "free surface"])
+@pytest.mark.parametrize("boundary", ["one side", "free surface"])
 def test_reciprocity(boundary: str) -> None:
     """Source and receiver of the two shots change places, between the cells of a rough medium with layers that absorb."""
     wave = waves.small(waves.Case(4, boundary, 2, tf.float64, ("velocity", "wavelet", "initial"), 1, waves.StoreAll()))

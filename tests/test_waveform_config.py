@@ -16,6 +16,7 @@ from geoinv.gravity_config import GravityConfig
 from geoinv.waveform_config import WaveformConfig
 
 MINIMAL: dict[str, Any] = {"kind": "waveform", "data": {"file": "shots.segy"}, "grid": {"spacing": 20}, "model": {"velocity": 1800}}
+README = Path(__file__).resolve().parent.parent / "README.md"
 #: Options that exclude one another, so that the template's examples of all of them cannot stand together.
 EXCLUDED = {"model": {"velocity"}}
 
@@ -52,6 +53,12 @@ def test_template_shows_every_option_and_its_examples_are_valid() -> None:
     fields = {name: set(type(getattr(config, name)).model_fields) for name in shown}
     assert shown == fields
     assert {"data", "grid", "model", "source", "propagator", "bands", "misfit", "inversion", "bounds", "output"} == set(shown)
+
+
+def test_the_config_in_the_readme_is_valid() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    config = parse(tomllib.loads(text))
+    assert isinstance(config, WaveformConfig) and config.bands.lowpass == (4.0, 7.0)
 
 
 def test_dump_loads_to_the_same(file: Path) -> None:
@@ -139,6 +146,12 @@ def test_bad_values_are_refused_by_name(file: Path, override: str, name: str, ex
         (["bands.lowpass=[3, 5]", "bands.lowcut=[2, 3]"], "below the first band's 3 Hz"),
         (["bands.lowpass=[3, 5]", "bands.iterations=[4]"], "each of the 2 bands"),
         (["misfit.nearest_offset=500", "misfit.farthest_offset=400"], "larger than nearest_offset"),
+        (["source.estimate=false", "source.per_shot=true"], "'source.per_shot' True: must be given only with estimate = true"),
+        (["source.estimate=false", "source.estimate_every=2"], "'source.estimate_every'"),
+        (["source.wavelet=file", "source.file=w.txt", "source.delay=0.1"], "'source.delay' 0.1: must be given only with a Ricker or Ormsby wavelet"),
+        (["inversion.optimiser=adam", "inversion.max_step=9"], "'inversion.max_step'"),
+        (["bands.points_per_wavelength=5"], "'bands.points_per_wavelength' 5.0: must be given only with bands.lowpass"),
+        (["misfit.top_mute_delay=0.2"], "'misfit.top_mute_delay' 0.2: must be given only with top_mute_velocity"),
     ],
 )
 def test_options_that_contradict_one_another_are_refused(file: Path, overrides: list[str], expected: str) -> None:

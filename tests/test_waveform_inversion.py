@@ -1,5 +1,6 @@
 """Full-waveform inversion, part by part: cells of a band, its filter, the objective's gradient, the preconditioner, the loop over bands."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from geoinv import config, waveform, waveform_inputs
 from geoinv.cells import Averaging, coarsened, interpolated
 from geoinv.datasets import netcdf, synthetic
 from geoinv.operators.grid import Grid
-from geoinv.waveform_bands import Filter, bands
+from geoinv.operators.seismic.shots import cores
+from geoinv.operators.sensitivity.strategy import Checkpointed, Every
+from geoinv.waveform_bands import Filter, Gathers, bands, snapshots
 from geoinv.waveform_config import WaveformConfig
 from geoinv.waveform_inputs import Inputs
 from geoinv.waveform_objective import Objective, preconditioner
@@ -151,12 +154,55 @@ def test_preconditioner_is_symmetric_and_positive(tuned: tuple[Objective, np.nda
 def test_inversion_brings_the_model_closer(folder: Path, example: synthetic.WaveformExample) -> None:
     inputs = waveform_inputs.load(options(folder))
     records: list[dict[str, Any]] = []
-    outcome = waveform.run(options(folder), inputs, waveform.Watch(records.append))
+    lines: list[str] = []
+    outcome = waveform.run(options(folder), inputs, waveform.Watch(records.append, lines.append))
+    assert [line.split(":")[0] for line in lines] == ["band 1", "band 1"] and lines[0].endswith("; compiling ...") and "wavelet fitted" in lines[1]
+    assert outcome.last.misfit == min(record["misfit"] for record in records)
     found, truth = outcome.last.objective.velocity(outcome.last.model), example.velocity.values
     assert [record["iteration"] for record in records] == list(range(8))
     assert records[-1]["misfit"] < 0.35 * records[0]["misfit"]
     assert np.linalg.norm(found - truth) < 0.7 * np.linalg.norm(inputs.velocity - truth)
     assert found.min() >= 1400 and found.max() <= 3600
+
+
+def test_memory_that_snapshots_exceed_is_saved_by_checkpoints_and_said(tuned: tuple[Objective, np.ndarray]) -> None:
+    found, _ = tuned
+    residual = found.gathers.observed[:2]
+
+    def chosen(gigabytes: float) -> Any:
+        propagator = found.config.propagator.model_copy(update={"snapshot_memory": gigabytes})
+        return snapshots(found.config.model_copy(update={"propagator": propagator}), found.wave, residual)
+
+    assert isinstance(chosen(2.0), Every)
+    plans = (chosen(2.0), Checkpointed(2))
+    sizes = (dataclasses.replace(found.wave.subset(np.arange(min(cores(), 5))), differentiation=plan).memory_estimate() for plan in plans)
+    every, checkpointed = ((size.kept + size.running) / 1e9 for size in sizes)
+    assert checkpointed < every
+    assert isinstance(chosen((checkpointed + every) / 2), Checkpointed)
+    often = found.config.model_copy(update={"propagator": found.config.propagator.model_copy(update={"snapshot_every": 99})})
+    with pytest.raises(ValueError, match=r"^Invalid 'propagator.snapshot_every' 99: must be at most \d+ in this band"):
+        snapshots(often, found.wave, residual)
+    with pytest.warns(UserWarning, match=r"gradients take .* GB with Checkpointed\(states=2\), more than snapshot_memory = 1e-06 GB"):
+        assert chosen(1e-6) == Checkpointed(2)
+
+
+def test_data_that_begin_late_count_from_where_the_filter_is_right(folder: Path, example: synthetic.WaveformExample) -> None:
+    late = example.survey.assign_coords(time=("time", example.survey["time"].values + 0.1, {"units": "s"}))
+    netcdf.write(folder / "late.nc", late)
+    made = options(folder, data={"file": "late.nc"})
+    inputs = waveform_inputs.load(made)
+    gathers = Gathers.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit)
+    weights = gathers.weights(np.array([0])).numpy()[0, 20]
+    assert inputs.first_time == pytest.approx(0.1) and gathers.ringing == pytest.approx(0.4)
+    assert not weights[gathers.times < 0.1 - 1e-6].any()
+    half, full = (weights[np.argmin(np.abs(gathers.times - time))] for time in (0.1 + gathers.ringing / 2, 1.0))
+    assert half == pytest.approx(0.5 * full, rel=1e-5)
+
+
+def test_mutes_that_leave_nothing_are_refused(folder: Path) -> None:
+    for misfit in ({"nearest_offset": 9000.0}, {"bottom_mute_velocity": 1e9, "bottom_mute_delay": -0.1}, {"top_mute_velocity": 10.0}):
+        with pytest.raises(ValueError, match=r"^Invalid 'misfit' with offsets and mutes that leave no sample"):
+            objective(folder, misfit={"nearest_offset": 150.0, "farthest_offset": None} | misfit)
 
 
 def test_water_does_not_change_and_rounds_fit_the_wavelet_again(folder: Path) -> None:

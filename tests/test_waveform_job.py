@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from geoinv import config, report, rundir, waveform_inputs, waveform_job
+from geoinv import cli, config, report, rundir, waveform_inputs, waveform_job
 from geoinv.datasets import netcdf, segy, shots, synthetic
 from geoinv.operators.grid import Grid
 from geoinv.waveform_config import WaveformConfig
@@ -50,7 +51,7 @@ def done(folder: Path, example: synthetic.WaveformExample) -> tuple[dict[str, An
 
 def test_files(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
     names = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.png" for name in ("velocity", "gathers", "convergence", "wavelets", "illumination")}
+    figures = {f"figures/{name}.png" for name in ("velocity", "profiles", "gathers", "residuals", "convergence", "wavelets", "illumination")}
     files = {"config.toml", "model.nc", "model.vtr", "predicted.nc", "wavelet.nc", "history.csv", "summary.json", "report.html"}
     assert names == files | figures
     assert config.load(folder / "out" / "config.toml") == options(folder, bands={"iterations": [3]})
@@ -70,11 +71,16 @@ def test_summary_agrees_with_the_files(done: tuple[dict[str, Any], rundir.Run], 
     residual = (run.predicted["observed"] - run.predicted["predicted"]).values / run.predicted["uncertainty"].values[..., None]
     assert summary["chi2"] == pytest.approx(np.mean(residual[run.predicted["weight"].values > 0] ** 2), rel=1e-4)
     shots.check_layout(run.predicted)
+    left, whole = (run.predicted[name].values[2, 3] for name in ("predicted", "observed"))
+    expected = np.linalg.norm((left - whole)[run.predicted["weight"].values[2, 3] > 0]) / np.linalg.norm(whole)
+    assert run.predicted["residual"].values[2, 3] == pytest.approx(expected, rel=0.02), "the weights' taper ends within the last sample"
+    fractions = [run.predicted[name].values[run.predicted["weight"].values.any(axis=2)] for name in ("start_residual", "residual")]
+    assert np.median(fractions[1]) < 0.8 * np.median(fractions[0])
 
 
 def test_report_shows_the_run(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
     page = (folder / "out" / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 5
+    assert page.count('src="data:image/png;base64,') == 7
     for text in ("Waveform inversion: survey.nc", "Stopped at the iteration limit after 3 iterations", "Recovered against truth", "Band 1, to 5 Hz"):
         assert text in page
 
@@ -92,6 +98,45 @@ def test_interrupted_run_writes_its_best_model(folder: Path, monkeypatch: pytest
     summary = waveform_job.invert(options(folder), folder / "stopped", console=Console(quiet=True))
     assert summary["status"] == "interrupted" and len(rundir.read(folder / "stopped").history) == 2
     assert rundir.sentence(summary).startswith("Interrupted after 1 iteration: chi2 = ")
+
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(folder: Path, example: synthetic.WaveformExample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in a folder with shots.segy and line.toml: its exit code, and the lines of its output and of its errors."""
+    segy.write(folder / "shots.segy", example.survey)
+    (folder / "line.toml").write_text(config.dump_toml(options(folder, data={"file": "shots.segy"}, bands={"iterations": [1]})))
+    monkeypatch.chdir(folder)
+
+    def called(*arguments: str) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr(sys, "argv", ["geoinv", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out.splitlines(), err.splitlines()
+
+    return called
+
+
+def test_command_line_checks_segy_and_refuses_in_one_line(run: Run) -> None:
+    code, out, _ = run("check", "line.toml")
+    assert code == 0 and out[0].startswith("survey: 5 shots, 115 traces of 450 samples every 4 ms")
+    for override in ("data.file=absent.segy", "misfit.nearest_offset=1e6", "data.first_shot=9", "source.frequency=300"):
+        code, out, err = run("invert", "line.toml", "--output", "bad", "--set", override)
+        assert code == 2 and len(err) == 1 and err[0].startswith("error: Invalid '"), err
+        assert not Path("bad").exists()
+
+
+@pytest.mark.slow
+def test_command_line_from_segy_to_report(run: Run) -> None:
+    code, out, _ = run("invert", "line.toml", "--output", "line")
+    assert code == 0 and out[-1] == "line/report.html"
+    first = next(number for number, line in enumerate(out) if line.startswith("band 1: 0 to 5 Hz, 16 x 50 cells of 40 x 40 m"))
+    assert out[first].endswith("compiling ...") and out[first + 1].startswith("band 1: wavelet fitted, gradients with Every")
+    Path("line/report.html").unlink()
+    assert run("report", "line")[:2] == (0, ["line/report.html"]) and Path("line/report.html").is_file()
 
 
 # ----------------------------------------------------------------------------------------------------------------- inputs
@@ -162,13 +207,76 @@ def test_records_that_start_late_or_early(folder: Path, example: synthetic.Wavef
     np.testing.assert_array_equal(early.survey["observed"].values, example.survey["observed"].values[..., 25:])
 
 
+def changed(folder: Path, example: synthetic.WaveformExample, name: str, change: Callable[[np.ndarray], None]) -> str:
+    """A file of the survey with its traces [shot, receiver, time] changed."""
+    survey = example.survey.copy(deep=True)
+    change(survey["observed"].values)
+    netcdf.write(folder / name, survey)
+    return name
+
+
+def test_traces_of_zeros_are_dead_and_shots_of_such_left_out(folder: Path, example: synthetic.WaveformExample) -> None:
+    def silence(traces: np.ndarray) -> None:
+        traces[0, 3] = 0
+        traces[4] = 0
+
+    inputs = load(folder, data={"file": changed(folder, example, "silent.nc", silence)})
+    assert inputs.survey.sizes["shot"] == 4 and not inputs.survey["live"].values[0, 3] and inputs.survey["live"].values.sum() == 4 * 23 - 1
+    assert inputs.survey["uncertainty"].values[0, 3] == 0
+    said = "\n".join(inputs.warnings)
+    assert (
+        "24 traces hold zeros only and are taken as dead (shot 0, receiver 3)" in said
+        and "1 shots without a live trace are left out (shot 4)" in said
+    )
+
+
+def test_clipped_and_broken_traces_are_named(folder: Path, example: synthetic.WaveformExample) -> None:
+    def clip(traces: np.ndarray) -> None:
+        limit = 0.3 * np.abs(traces[1, 5]).max()
+        traces[1, 5] = np.clip(traces[1, 5], -limit, limit)
+
+    def spoil(traces: np.ndarray) -> None:
+        traces[2, 7, 100] = np.nan
+
+    plain = load(folder)
+    assert not plain.warnings and "uncertainty" not in plain.survey.attrs["history"], "all are given"
+    (warning,) = load(folder, data={"file": changed(folder, example, "clipped.nc", clip)}).warnings
+    assert warning.startswith("1 traces look clipped") and "(shot 1, receiver 5)" in warning
+    with pytest.raises(ValueError, match=r"^Invalid 'observed' nan at shot 2, receiver 7, sample 100: must be finite"):
+        load(folder, data={"file": changed(folder, example, "broken.nc", spoil)})
+
+
+def test_a_grid_beyond_the_start_model_is_said(folder: Path) -> None:
+    inputs = load(folder, grid={"easting": [-400.0, 2000.0]})
+    assert inputs.grid.shape == (16, 60) and np.all(inputs.velocity[:, :10] == inputs.velocity[:, 10:11])
+    assert inputs.warnings == ("The grid reaches 400 m beyond the cells of model.file: the values at its edge go on there.",)
+
+
+def test_density_of_gardner_is_not_that_of_water(folder: Path) -> None:
+    inputs = load(folder, model={"density": "gardner", "water_depth": 120.0})
+    assert inputs.density is not None and np.all(inputs.density[-3:] == 1000.0)
+    np.testing.assert_allclose(inputs.density[:-3], 310 * inputs.velocity[:-3] ** 0.25, rtol=1e-12)  # Gardner et al. 1974
+
+
 BAD: list[tuple[dict[str, dict[str, Any]], str]] = [
     ({"grid": {"spacing": 40.0, "easting": [100.0, 2000.0]}}, r"'receiver' upward -60 m, easting 40 m \(shot 0\): must be inside the grid"),
     ({"bounds": {"upper": 2500.0}}, r"'model' .* m/s at cell \(\d+, \d+\): must be within the bounds 1400 to 2500 m/s"),
     ({"model": {"water_depth": 9999.0}}, "'model.water_depth' that reaches the bottom"),
     ({"model": {"file": "survey.nc"}}, "a model with 'velocity'"),
+    ({"bands": {"lowpass": [0.5]}}, r"'bands.lowpass' 0.5 Hz: must be above 0.557 Hz, one period in the records"),
     ({"bands": {"lowpass": [90.0]}}, r"'bands.lowpass' .* below the Nyquist frequency, 125 Hz"),
     ({"data": {"file": "absent.segy"}}, "an existing file"),
+    ({"data": {"first_shot": 5}}, "'data.first_shot' 5: must be below the number of shots, 5"),
+    ({"data": {"record_length": 0.004}}, "'data.record_length' 0.004 s: must be several samples"),
+    ({"data": {"sampling_interval": 0.002}}, "'data.sampling_interval' 0.002: must be off for netCDF files"),
+    ({"data": {"file": "gone.nc"}}, "'time' from -9 to .* must be times after the source's"),
+    ({"model": {"file_spacing": 10.0}}, "'model.file_spacing' 10.0: must be off for netCDF"),
+    ({"grid": {"spacing": 1e-7}}, r"'grid.spacing' that makes .* cells: must be large enough"),
+    ({"grid": {"spacing": 1e6}}, r"'grid.spacing' that makes 1 x 1 cells: must be small enough for 5 along each axis"),
+    ({"grid": {"upward": [-640.0, -60.0], "spacing": 40.0}, "propagator": {"free_surface": True}}, "'source' on the free surface"),
+    ({"source": {"frequency": 125.0}}, "'source.frequency' 125 Hz: must be below 125 Hz"),
+    ({"source": {"delay": 100.0}}, "'source' with a ricker wavelet of zeros"),
+    ({"bands": {"lowpass": None, "iterations": None, "lowcut": [100.0, 120.0]}}, "'bands.lowcut' 120 Hz: must be below 112.5 Hz"),
     ({"model": {"file": "start.h5", "dataset": "m9"}}, "model.dataset the name of an array in it"),
     ({"model": {"file": "negative.npy"}, "grid": {"spacing": 40.0}}, "'model.file' -1 at index 0: must be positive"),
     ({"source": {"wavelet": "file", "file": "absent.txt"}}, "'wavelet'"),
@@ -179,6 +287,8 @@ BAD: list[tuple[dict[str, dict[str, Any]], str]] = [
 def test_bad_inputs_are_refused(folder: Path, sections: dict[str, dict[str, Any]], message: str) -> None:
     with h5py.File(folder / "start.h5", "w") as file:
         file["m0"] = np.ones((3, 4))
+    survey = netcdf.read(folder / "survey.nc")
+    netcdf.write(folder / "gone.nc", survey.assign_coords(time=("time", survey["time"].values - 9.0, {"units": "s"})))
     np.save(folder / "negative.npy", -np.ones((16, 50)))
     with pytest.raises(ValueError, match=message):
         load(folder, **sections)

@@ -243,6 +243,7 @@ class AcousticWave(ForwardOperator):
         Args:
             model: Structured as `model_spec`.
             cotangent: (shot, its data [receiver, time]) to the cotangent of these data, such as the residual; called from several threads.
+                With `Every`, that its band suits the interval is the caller's to see to (`wavelets.band`): it may differ from shot to shot.
         """
         run = self._run(conform("model", model, self.model_spec))
 

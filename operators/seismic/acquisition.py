@@ -95,28 +95,29 @@ class Points:
         """The points of positions [shot, point, axis], in each shot's window of a grid, with the layers around it.
 
         Raises:
-            ValueError: A live point outside of the grid (names it).
+            ValueError: A live point outside of the grid, on a free surface, or too near a side that reflects (names it).
         """
         shots, count, _ = positions.shape
         flat = positions.reshape(-1, grid.ndim)
-        outside = np.flatnonzero(live.ravel() & ~grid.contains(flat))
-        if outside.size:
-            shot, number = divmod(int(outside[0]), count)
-            limits = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
-            raise checks.invalid(
-                name, f"{flat[outside[0]]} (shot {shot}, number {number})", f"inside the grid ({limits})", f"{outside.size} are not."
-            )
+
+        def refuse(wrong: np.ndarray, where: str, expected: str) -> None:
+            numbers = np.flatnonzero(live.ravel() & wrong)
+            if numbers.size:
+                place = ", ".join(f"{value:.10g}" for value in flat[numbers[0]])
+                given = f"({place}) m (shot {numbers[0] // count}, number {numbers[0] % count}){where}"
+                raise checks.invalid(name, given, expected, f"{numbers.size} {'is' if numbers.size == 1 else 'are'} not.")
+
+        limits = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
+        refuse(~grid.contains(flat), "", f"inside the grid ({limits})")
         shape = tuple(n + lower + upper for n, (lower, upper) in zip(windows[0].shape, layers, strict=True))
         origin = np.repeat([[first - lower for first, (lower, _) in zip(window.start, layers, strict=True)] for window in windows], count, axis=0)
         first, size = (np.array([each[0] for each in parts]) for parts in (grid.centers, grid.widths))
-        index = (flat - first) / size - origin
+        index = np.where(live.reshape(-1, 1), (flat - first) / size - origin, 0.0)
+        room = f"{sinc.HALF_WIDTH} cells or more from it, or on a cell's centre"
+        refuse(sinc.crowded(index, shape, mirror_top=mirror_top), ", too near a side that reflects", room)
         cells, weights = sinc.collapse(*sinc.points(index, shape, mirror_top=mirror_top))
         weights = weights * live.reshape(-1, 1)
-        silent = np.flatnonzero(live.ravel() & ~weights.any(axis=1))
-        if silent.size:
-            shot, number = divmod(int(silent[0]), count)
-            given = f"{flat[silent[0]]} (shot {shot}, number {number}), on the free surface"
-            raise checks.invalid(name, given, "below it, where the pressure is not zero", f"{silent.size} are not.")
+        refuse(~weights.any(axis=1), ", on the free surface", "below it, where the pressure is not zero")
         box = around(cells[weights != 0], shape)
         columns = _ravelled(cells, weights, shape, box)
         columns = columns.reshape(shots, count, -1).astype(np.int32)

@@ -102,8 +102,12 @@ class Run:
         return pulled(self._rocks[self._place.windows[number]], gradient.material, self._lattice.widths, self._time_step)
 
     def illuminated(self, fields: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The sum over shots of fields of their lattices, on the grid and without the layers."""
-        return tf.add_n([self._spread(window, self._inside(field)) for window, field in zip(self._place.windows, fields, strict=True)])
+        """The sum over shots of the squares of d2p/dt2 / v^2, from those of the rates on their lattices: on the grid, without the layers."""
+        found = []
+        for window, field in zip(self._place.windows, fields, strict=True):
+            density = self._rocks[window].density
+            found.append(self._spread(window, self._inside(field) * (1.0 if density is None else tf.square(density))))
+        return tf.add_n(found)
 
     def _inside(self, field: tf.Tensor) -> tf.Tensor:
         return cut(field, self._lattice.whole, _inner(self._lattice))

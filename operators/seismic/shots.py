@@ -165,10 +165,12 @@ class Loop:
 
     def illumination(self, medium: Medium, shot: Shot) -> tf.Tensor:
         """Sum over the kept steps of (r + s)^2 in every cell, times their interval."""
-        total, state = tf.zeros_like(medium.material.stiffness), shot.start
+        total, state, every = tf.zeros_like(medium.material.stiffness), shot.start, self.plan.every
         for segment in range(self.segments):
-            _, state, images = self._run(medium, shot, state, range(segment, segment + 1), Snapshots(self.plan.every))
-            total += self.plan.every * tf.reduce_sum(tf.square(images[0]), axis=0)
+            _, state, images = self._run(medium, shot, state, range(segment, segment + 1), Snapshots(every))
+            # Of each interval the middle step is kept, and a program may run on beyond the record.
+            inside = -(-(self.steps - segment * self.plan.segment - every // 2) // every)
+            total += every * tf.reduce_sum(tf.square(images[0][: max(inside, 0)]), axis=0)
         return total
 
     def memory(self, shots: int, itemsize: int) -> Memory:

@@ -25,6 +25,8 @@ from .. import checks
 #: Hicks (2002), table 1: b of each half width r, for a monopole accurate up to half the Nyquist wavenumber.
 HICKS = {1: 1.24, 2: 2.94, 3: 4.53, 4: 6.31, 5: 7.91, 6: 9.42, 7: 10.95, 8: 12.53, 9: 14.09, 10: 14.18}
 
+#: r where nothing else is asked for.
+HALF_WIDTH = 4
 _ON_CENTRE = 1e-9  # of a cell: positions in metres carry rounding errors
 
 
@@ -43,10 +45,10 @@ def kernel(x: np.ndarray, half_width: int, shape: float) -> np.ndarray:
     return np.where(x == np.rint(x), x == 0, np.where(np.abs(x) < half_width, np.sinc(x) * window, 0.0))
 
 
-def points(positions: Any, shape: Sequence[int], *, half_width: int = 4, mirror_top: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def points(positions: Any, shape: Sequence[int], *, half_width: int = HALF_WIDTH, mirror_top: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Cells and weights that interpolate an array at points, or inject sources there.
 
-    A coordinate on a centre (to 1e-9 of a cell) has the single weight 1 along its axis.
+    A coordinate on a centre (to 1e-9 of a cell) has the single weight 1 along its axis; one on a pressure-free plane, likewise, none.
 
     Args:
         positions: [point, axis] fractional indices into the array.
@@ -72,16 +74,27 @@ def points(positions: Any, shape: Sequence[int], *, half_width: int = 4, mirror_
     cells = np.zeros((len(positions), 1), dtype=np.int32)
     weights = np.ones((len(positions), 1))
     for axis, size in enumerate(shape):
-        nodes, along = _axis(positions, axis, size, half_width, mirror_top and axis == 0)
+        nodes, along, bad = _axis(positions, axis, size, half_width, mirror_top and axis == 0)
+        if bad.any():
+            expected = f"such that the {half_width} cells on either side along axis {axis} are among its {size} (or on a cell's centre)"
+            given = f"{positions[bad.argmax()]} at index {bad.argmax()}"
+            raise checks.invalid("positions", given, expected, f"{bad.sum()} of {len(bad)} points are not.")
         cells = (cells[:, :, np.newaxis] * np.int32(size) + nodes[:, np.newaxis]).reshape(len(positions), -1)
         weights = (weights[:, :, np.newaxis] * along[:, np.newaxis]).reshape(len(positions), -1)
     return cells, weights
 
 
-def _axis(positions: np.ndarray, axis: int, size: int, half_width: int, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (int32, inside the axis) and weights along one axis, each [point, 2 r]."""
+def crowded(positions: np.ndarray, shape: Sequence[int], *, half_width: int = HALF_WIDTH, mirror_top: bool = False) -> np.ndarray:
+    """[point] whether `points` refuses a point because its centres are not all in the array."""
+    axes = (_axis(positions, axis, size, half_width, mirror_top and axis == 0)[2] for axis, size in enumerate(shape))
+    return np.any(list(axes), axis=0)
+
+
+def _axis(positions: np.ndarray, axis: int, size: int, half_width: int, mirror: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes (int32, inside the axis) and weights along one axis, each [point, 2 r], and whether nodes beyond it would count [point]."""
     x = positions[:, axis]
     x = np.where(np.abs(x - np.rint(x)) < _ON_CENTRE, np.rint(x), x)
+    x = np.where(mirror & (np.abs(x - (size - 0.5)) < _ON_CENTRE), size - 0.5, x)
     first = np.floor(x) - half_width + 1
     nodes = first[:, np.newaxis] + np.arange(2 * half_width)
     weights = kernel(x[:, np.newaxis] - nodes, half_width, HICKS[half_width])
@@ -92,11 +105,7 @@ def _axis(positions: np.ndarray, axis: int, size: int, half_width: int, mirror: 
         point, slot = np.nonzero(beyond)
         np.subtract.at(weights, (point, (2 * size - 1 - nodes[beyond] - first[point]).astype(np.intp)), weights[point, slot])
         weights[beyond], outside[beyond] = 0.0, False
-    bad = np.flatnonzero(outside.any(axis=1))
-    if bad.size:
-        expected = f"such that the {half_width} cells on either side along axis {axis} are among its {size} (or on a cell's centre)"
-        raise checks.invalid("positions", f"{positions[bad[0]]} at index {bad[0]}", expected, f"{bad.size} of {len(x)} points are not.")
-    return np.clip(nodes, 0, size - 1).astype(np.int32), weights
+    return np.clip(nodes, 0, size - 1).astype(np.int32), weights, outside.any(axis=1)
 
 
 def collapse(cells: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,147 @@
+"""Shots: subsets, spreads of different lengths, windows; what is made of products with the derivative; fields that are not finite."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import waves
+from waves import Case
+
+from geoinv.operators import AcousticWave, Acquisition, Grid, testing
+from geoinv.operators.forward import Linearization
+from geoinv.operators.seismic import Absorbing, wavelets
+from geoinv.operators.sensitivity import Checkpointed, Every, StoreAll
+
+CASE = Case(2, "free surface", 2, tf.float64, ("velocity", "wavelet", "initial"), 1, StoreAll())
+pytestmark = pytest.mark.filterwarnings("ignore:too few points per wavelength")
+
+
+@functools.cache
+def linearized(case: Case) -> Linearization:
+    wave = waves.small(case)
+    return wave.linearize(waves.model_of(wave))
+
+
+# ---------------------------------------------------------------------------------------------------- shots and spreads
+
+
+def test_subsets_are_the_same_bits_and_their_gradients_add_up() -> None:
+    wave, whole = waves.small(CASE), linearized(CASE)
+    model, w = waves.model_of(wave), testing.random(wave.data_spec, seed=4)
+    gradient = whole.vjp(w)
+    totals = {name: np.zeros_like(part) for name, part in gradient.items()}
+    for shot in (1, 0):
+        part = wave.subset([shot])
+        own = {name: leaf[shot : shot + 1] if name in ("wavelet", "initial") else leaf for name, leaf in model.items()}
+        at = part.linearize(own)
+        np.testing.assert_array_equal(at.data, whole.data[shot : shot + 1])
+        for name, leaf in at.vjp(w[shot : shot + 1]).items():
+            totals[name][... if name == "velocity" else slice(shot, shot + 1)] += leaf
+    for name, leaf in gradient.items():
+        assert testing.relative_difference(totals[name], leaf) <= 1e-14
+
+
+def test_receivers_that_are_not_live_are_silent() -> None:
+    wave, at = waves.small(CASE), linearized(CASE)
+    assert not np.any(at.data[1, 2]) and np.all(np.any(at.data.numpy()[wave.acquisition.live], axis=1))
+    w = np.zeros(wave.data_spec.shape)
+    w[1, 2] = 1.0
+    assert all(not np.any(leaf) for leaf in at.vjp(tf.constant(w)).values())
+
+
+def test_windows_change_nothing_before_an_echo_returns_and_their_gradients_add_up() -> None:
+    grid, easting = Grid.uniform((24, 80), (10.0, 10.0)), np.array([200.0, 350.0, 500.0, 640.0])
+    sources = np.stack([np.full(4, 150.0), easting], axis=-1)
+    receivers = np.stack([np.full((4, 6), 180.0), easting[:, np.newaxis] + np.arange(-60.0, 60.0, 20.0) + 3], axis=-1)
+    options = {"dt": 1e-3, "velocity_limits": (1400.0, 2400.0), "order": 2, "boundary": Absorbing(((8, 0), (8, 8)), free_surface=True)}
+    whole = AcousticWave(grid, Acquisition(sources, receivers), wavelets.ricker(15.0, 90, 1e-3, delay=0.05), **options, dtype=tf.float64)
+    windowed = dataclasses.replace(whole, aperture=100.0, placement=None)
+    assert windowed.lattice.shape[1] < whole.lattice.shape[1] // 2 + 8
+    model = {"velocity": tf.constant(np.linspace(2000.0, 1500.0, 24)[:, np.newaxis] * np.ones(80))}
+    at = windowed.linearize(model)
+    assert testing.relative_difference(at.data, whole(model)) <= 1e-9
+    w, total = testing.random(windowed.data_spec, seed=3), np.zeros(grid.shape)
+    for shot, part in enumerate(windowed.shot_gradients(model, lambda shot, _: w[shot])):
+        np.testing.assert_array_equal(part.data, at.data[shot])
+        assert np.any(part.values["velocity"]) and part.values["velocity"].shape == total[part.window].shape
+        total[part.window] += part.values["velocity"]
+    assert testing.relative_difference(at.vjp(w)["velocity"], total) <= 1e-12
+
+
+# ------------------------------------------------------------------------------------- products with the derivative
+
+
+def test_scipy_operator_is_the_derivative() -> None:
+    at = linearized(CASE)
+    matrix, v, w = at.to_scipy(), waves.direction_of(waves.small(CASE)), testing.random(at.data_spec, seed=6)
+    ravelled = [np.concatenate([np.ravel(part[name]) for name in sorted(part)]) for part in (v, at.vjp(w))]  # as TensorFlow flattens a dict
+    assert matrix.shape == (at.data.numpy().size, ravelled[0].size)
+    np.testing.assert_array_equal(matrix @ ravelled[0], np.ravel(at.jvp(v)))
+    np.testing.assert_array_equal(matrix.rmatvec(np.ravel(w)), ravelled[1])
+
+
+def test_gauss_newton_product_is_symmetric_and_not_negative() -> None:
+    wave, at = waves.small(CASE), linearized(CASE)
+    first, second = (waves.direction_of(wave, seed) for seed in (1, 2))
+    images = [at.jvp(v) for v in (first, second)]
+    products = [at.vjp(image) for image in images]
+    sizes = [testing.norm(image) for image in images]
+    assert testing.inner(first, products[0]) == pytest.approx(sizes[0] ** 2, rel=1e-12)
+    expected = testing.inner(*images)
+    assert abs(expected) > 1e-3 * sizes[0] * sizes[1]  # the two say something about one another
+    for found in (testing.inner(first, products[1]), testing.inner(second, products[0])):
+        assert abs(found - expected) <= 1e-12 * sizes[0] * sizes[1]
+
+
+def test_checkpoints_give_the_gradient_that_storing_gives() -> None:
+    stored, checkpointed = linearized(CASE), linearized(CASE._replace(strategy=Checkpointed(2)))
+    w = testing.random(stored.data_spec, seed=5)
+    assert testing.relative_difference(checkpointed.data, stored.data) <= 1e-13
+    found, expected = checkpointed.vjp(w), stored.vjp(w)
+    for name, leaf in expected.items():
+        assert testing.relative_difference(found[name], leaf) <= 1e-13
+
+
+@pytest.mark.parametrize("steps", [60, 59])
+def test_illumination_is_a_sum_over_the_fields_in_every_cell(steps: int) -> None:
+    """Of the squared second differences in time over v^2: of fields that receivers in all cells record, one step longer."""
+    shape, dt = (9, 10), 1e-3
+    centers = np.stack(np.meshgrid(*(10.0 * (np.arange(n) + 0.5) for n in shape), indexing="ij"), axis=-1).reshape(-1, 2)
+    boundary, limits = Absorbing(((3, 0), (0, 0)), free_surface=True, frequency=40.0), (1400.0, 2300.0)
+
+    def wave(samples: int, receivers: np.ndarray) -> AcousticWave:
+        signal = wavelets.ricker(40.0, 70, dt, delay=0.03)[:samples]
+        survey = Acquisition([[45.0, 52.0], [56.0, 48.0]], receivers)
+        return AcousticWave(grid, survey, signal, dt=dt, velocity_limits=limits, order=2, boundary=boundary, dtype=tf.float64)
+
+    grid = Grid.uniform(shape, (10.0, 10.0))
+    velocity = np.random.default_rng(0).uniform(1500.0, 2200.0, shape)
+    fields = wave(61, centers).forward({"velocity": tf.constant(velocity)}).numpy()[..., : steps + 1].reshape(2, *shape, steps + 1)
+    before = np.concatenate([np.zeros((2, *shape, 1)), fields], axis=-1)  # at rest
+    expected = dt * np.sum((np.diff(before, 2) / dt**2 / velocity[..., np.newaxis] ** 2) ** 2, axis=(0, 3))
+    found = wave(steps, centers[:1]).illumination({"velocity": tf.constant(velocity)})
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * expected.max())
+
+
+# ------------------------------------------------------------------------------------------------------------ refused
+
+
+def test_residuals_too_rough_for_the_snapshots_are_refused() -> None:
+    at = linearized(CASE._replace(strategy=Every(4)))
+    with pytest.raises(
+        ValueError, match=r"Every\(steps=4\) of 0\.001 s for frequencies up to .* Hz \(source\) and 500 Hz \(cotangent\): must be Every\(\d\)"
+    ):
+        at.vjp(testing.random(at.data_spec, seed=2))
+
+
+def test_a_field_that_is_not_finite_is_refused_with_its_shot_and_step() -> None:
+    wave = waves.small(CASE)
+    model = waves.model_of(wave)
+    signals = model["wavelet"].numpy()
+    signals[1, 0, 5] = np.inf
+    with pytest.raises(ValueError, match=r"not finite in shot 1 from step \d+") as raised:
+        wave.linearize({**model, "wavelet": tf.constant(signals)})
+    assert 5 <= int(str(raised.value).split("from step ")[1].split()[0].rstrip(":,.")) <= 8
+    assert "\n" not in str(raised.value)
