@@ -8,6 +8,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
+from ..graphs import traced
 from .boxes import Box
 from .lattice import cut, put, zeros
 from .scheme import Scheme
@@ -181,4 +182,4 @@ def _unwinding(scheme: Scheme, sources: Box) -> Callable[..., Any]:
         field = lattice.mirrored(put(earlier.field, covers, field, whole))
         return earlier._replace(field=field, fluxes=tuple(fluxes)), images[0], scheme.cut(images[0], images[1:])
 
-    return tf.function(one, autograph=False)
+    return traced(one)

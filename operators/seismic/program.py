@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, final
 
 import tensorflow as tf
 
+from ..graphs import compiled
 from .boxes import Box
 from .keeping import Images, Keeping
 from .lattice import cut, zeros
@@ -90,12 +91,12 @@ class Program:
     @functools.cached_property
     def forward(self) -> Callable[..., Any]:
         """(material, profiles, state, sources, wavelet, receivers) to (data [receiver, step], state, what was kept)."""
-        return tf.function(self._forward, jit_compile=True, autograph=False)
+        return compiled(self._forward)
 
     @functools.cached_property
     def adjoint(self) -> Callable[..., Any]:
         """(material, profiles, state, sources, wavelet, residual, receivers, what was kept) to (gradient of material, of wavelet, state)."""
-        return tf.function(self._adjoint, jit_compile=True, autograph=False)
+        return compiled(self._adjoint)
 
     @functools.cached_property
     def born(self) -> Callable[..., Any]:
@@ -103,7 +104,7 @@ class Program:
 
         Where the images of all steps were kept they are not computed again: this takes as long as one run then, and as two without them.
         """
-        return tf.function(self._born, jit_compile=True, autograph=False)
+        return compiled(self._born)
 
     def _forward(self, material: Material, profiles: Profiles, state: State, sources: Spots, wavelet: tf.Tensor, receivers: Spots) -> Any:
         scheme, dtype = self.scheme, wavelet.dtype

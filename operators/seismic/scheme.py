@@ -6,6 +6,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
+from ..graphs import traced
 from .boxes import Box
 from .density import Physics
 from .lattice import Lattice, cut
@@ -41,7 +42,7 @@ class Scheme:
         def one(older: tf.Tensor, old: Slot, new: Slot, material: Material, profiles: Profiles, values: tf.Tensor, *scattered: Any) -> Slot:
             return step(self.lattice, sweep, older, old, new, material, profiles, Point(sources, values), *scattered)
 
-        return tf.function(one, autograph=False)
+        return traced(one)
 
     def stepper_with_rate(self, sources: Box) -> Callable[..., tuple[Slot, tf.Tensor]]:
         """One forward step that gives its rate too."""
@@ -52,7 +53,7 @@ class Scheme:
             point = Point(sources, values)
             return step_with_rate(self.lattice, self.physics.forward, older, old, new, material, profiles, point, scratch)
 
-        return tf.function(one, autograph=False)
+        return traced(one)
 
     # ---------------------------------------------------------------------------------------------------------- images
 

@@ -19,8 +19,9 @@ import tensorflow as tf
 
 from .. import checks
 from ..autodiff import in_graph
+from ..graphs import compiled
 from .factorization import compressed_columns, finite_entries, host_factors, on_host, ordering, symmetric, unconjugated
-from .layout import compiled, on_device
+from .layout import on_device
 from .memory import kept, recent
 from .pattern import Pattern
 from .product import conj

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from .. import checks
 from ..autodiff import in_graph
+from ..graphs import compiled
 from .sizes import pad_columns
 
 #: Gives the values in slots [start, start + size of shape), shaped.
@@ -124,14 +125,6 @@ def _by_bucket(function: Callable[..., tf.Tensor], tensors: Indices, values: tf.
     padded = pad_columns(x)
     result = function(tensors, values, padded)
     return result if padded is x else result[:, : tf.shape(x)[1]]
-
-
-def compiled(body: Callable[..., tf.Tensor]) -> Any:
-    """A function compiled by XLA, once for each dtype and bucket of columns."""
-    function = tf.function(body, jit_compile=True, autograph=False)
-    # TensorFlow counts traces by line of code: several matrices in use, each with programs of its own, would look like retracing.
-    function._omit_frequent_tracing_warning = True
-    return function
 
 
 def on_device(index: np.ndarray) -> tf.Tensor:

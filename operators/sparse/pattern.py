@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from .. import checks
 from ..autodiff import in_graph
+from ..graphs import compiled
 from . import diagonals, rows
 from .entries import Entries
-from .layout import Choice, Layout, compiled
+from .layout import Choice, Layout
 from .sizes import BLOCK, by_blocks, pad_columns, smallest_integer
 
 
