@@ -3,6 +3,7 @@
 import importlib
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,10 +35,15 @@ Overrides = Annotated[
 
 
 def main() -> None:
-    """Run the command line; a mistake of use ends in one line on standard error and exit code 2."""
+    """Run the command line."""
+    guarded(app)
+
+
+def guarded(command: Callable[[], object]) -> None:
+    """Run a command; a mistake of use ends in one line on standard error and exit code 2. For scripts too."""
     warnings.showwarning = _show_warning
     try:
-        app()
+        command()
     except (ValueError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(MISUSE)

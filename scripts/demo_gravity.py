@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geoinv import config, gravity_job
+from geoinv import cli, config, gravity_job
 from geoinv.datasets import netcdf, synthetic, ubc
 from geoinv.datasets.atomic import atomic_path
 from geoinv.gravity_report import compare_with_truth
@@ -61,4 +61,4 @@ def run(output: Path, seed: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.guarded(main)

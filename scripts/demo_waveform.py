@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from geoinv import config, waveform_job
+from geoinv import cli, config, waveform_job
 from geoinv.datasets import netcdf, synthetic
 from geoinv.datasets.atomic import atomic_path
 from geoinv.operators.grid import Grid
@@ -75,4 +75,4 @@ def run(output: Path, seed: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.guarded(main)

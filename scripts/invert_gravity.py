@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geoinv import config, gravity_job
+from geoinv import cli, config, gravity_job
 
 
 def main() -> None:
@@ -42,4 +42,4 @@ def invert(arguments: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    cli.guarded(main)

@@ -17,7 +17,7 @@ import numpy as np
 import xarray
 from rich.console import Console
 
-from geoinv import config, waveform_job
+from geoinv import cli, config, waveform_job
 from geoinv.datasets import netcdf, synthetic
 from geoinv.operators.grid import Grid
 
@@ -113,4 +113,4 @@ def record(grid: Grid, velocity: np.ndarray, shot_count: int, seed: int) -> xarr
 
 
 if __name__ == "__main__":
-    main()
+    cli.guarded(main)

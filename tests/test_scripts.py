@@ -4,6 +4,7 @@ import json
 import runpy
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -43,3 +44,47 @@ def test_the_configs_of_the_surveys_are_valid(name: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("GEOINV_DATA", "/anywhere")
     options = config.load(SCRIPTS / "configs" / f"{name}.toml")
     assert options.data.file.startswith("/anywhere") and options.data.uncertainty_floor
+
+
+@pytest.mark.parametrize("name", ["invert_gravity", "invert_waveform"])
+def test_a_mistake_ends_in_one_line_and_2(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "missing.dat")
+    arguments = {
+        "invert_gravity": [missing, "--uncertainty", "0.02", "--spacing", "100", "200", "200"],
+        "invert_waveform": ["survey", missing, "--start", missing, "--spacing", "20", "--bands", "4"],
+    }
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *arguments[name], "--output", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: Invalid ") and "missing.dat" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_overthrust_experiment_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a section of its own: one slow lens under the water, which two bands bring closer."""
+    shape, water = (32, 64), 20
+    depth, easting = np.mgrid[: shape[0], : shape[1]]
+    start = np.where(depth < water, 1.5, 2.0)
+    true = start * (1 - 0.08 * (depth >= water) * np.exp(-(((depth - 26) / 3) ** 2) - ((easting - 32) / 7) ** 2))
+    file = tmp_path / "overthrust2d-model" / "overthrust_model.h5"
+    file.parent.mkdir()
+    with h5py.File(file, "w") as made:
+        made["m"], made["m0"] = true**-2.0, start**-2.0
+    monkeypatch.setenv("GEOINV_DATA", str(tmp_path))
+    options = ["bands.lowpass=[6.0]", "bands.iterations=[6]", "data.record_length=1.6", "bounds.upper=2500.0"]
+    settings = [word for option in options for word in ("--set", option)]
+    monkeypatch.setattr("sys.argv", ["invert_waveform.py", "overthrust", str(tmp_path), "--shots", "4", "--output", str(tmp_path / "out"), *settings])
+    runpy.run_path(str(SCRIPTS / "invert_waveform.py"), run_name="__main__")
+    summary = json.loads((tmp_path / "out" / "results" / "summary.json").read_text())
+    assert summary["model_rms_error"] < 0.6 * summary["model_rms_error_start"]
+    assert "The model's rms error fell from" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_waveform_demo_finds_its_lenses(tmp_path: Path) -> None:
+    message = runpy.run_path(str(SCRIPTS / "demo_waveform.py"))["run"](tmp_path)
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert summary["model_rms_error"] < 0.4 * summary["model_rms_error_start"]
+    assert str(tmp_path / "results" / "report.html") in message

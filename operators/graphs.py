@@ -1,0 +1,22 @@
+"""Functions as TensorFlow graphs: compiled by XLA, or traced once to be called from others."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def compiled(body: Callable[..., Any]) -> Any:
+    """A function compiled by XLA, once for each structure, shape and dtype of its arguments."""
+    return _quiet(tf.function(body, jit_compile=True, autograph=False))
+
+
+def traced(body: Callable[..., Any]) -> Any:
+    """A function traced once for all calls from another graph that repeats it."""
+    return _quiet(tf.function(body, autograph=False))
+
+
+def _quiet(function: Any) -> Any:
+    # TensorFlow counts traces by line of code: several objects in use, each with graphs of its own, would look like retracing.
+    function._omit_frequent_tracing_warning = True
+    return function
