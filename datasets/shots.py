@@ -24,7 +24,6 @@ import xarray
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS
 
-from . import survey as stations
 from .survey import add_history
 
 _GATHER = ("observed", "sources", "receivers", "live", "uncertainty", "shot_id")
@@ -249,11 +248,6 @@ def select_shots(survey: xarray.Dataset, shots: Any) -> xarray.Dataset:
     count = survey.sizes["shot"]
     index = checks.units(shots, count)
     return add_history(survey.isel(shot=index), f"kept {index.size} of {count} shots")
-
-
-def split_holdout(survey: xarray.Dataset, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of shots to invert and of shots to hold back, as `survey.split_holdout` does for stations."""
-    return stations.split_holdout(xarray.Dataset(coords={"station": np.arange(survey.sizes["shot"])}), fraction, seed)
 
 
 def assign_uncertainty(survey: xarray.Dataset, *, floor: float | None = None, relative: float | None = None) -> xarray.Dataset:

@@ -285,24 +285,30 @@ class Outcome(Generic[AnyIterate]):
 
 
 def minimise(
-    iterates: Iterator[AnyIterate], *, max_iterations: int, tolerance: float = 0.0, report: Callable[[AnyIterate], None] = lambda _: None
+    iterates: Iterator[AnyIterate],
+    *,
+    max_iterations: int,
+    tolerance: float = 0.0,
+    window: int = 3,
+    report: Callable[[AnyIterate], None] = lambda _: None,
 ) -> Outcome[AnyIterate]:
     """Follow a sequence of iterates until it ends or stagnates, the iteration limit, or an interruption from the keyboard.
 
     Args:
         iterates: From `lbfgs` or `adam`; their own numbers count, also of a sequence that was taken up again.
         max_iterations: The number of the last iterate.
-        tolerance: Stop when f has fallen by less than this fraction an iteration, on average over three.
+        tolerance: Stop when the lowest f so far has fallen by less than this fraction an iteration, on average over a window.
+        window: Its iterations; more where f does not fall in each of them, as with `adam`.
         report: Called with each iterate.
     """
     values: list[float] = []
     try:
         for last in iterates:
-            values.append(last.value)
+            values.append(min(last.value, values[-1]) if values else last.value)
             report(last)
             if last.iteration >= max_iterations:
                 return Outcome("iteration-limit", f"{max_iterations} iterations were allowed.", last)
-            if len(values) > 3 and values[-4] - values[-1] < 3 * tolerance * abs(values[-4]):
+            if len(values) > window and values[-1 - window] - values[-1] < window * tolerance * abs(values[-1 - window]):
                 return Outcome("stagnated", f"The objective falls by less than {tolerance:g} of itself an iteration.", last)
     except KeyboardInterrupt:
         if not values:

@@ -36,11 +36,6 @@ def bandpass(traces: tf.Tensor, dt: float, corners: Sequence[float]) -> tf.Tenso
     return filtered(traces, lambda frequencies: trapezoid(frequencies, corners), dt, padding=RESPONSE_PERIODS / min(ramps))
 
 
-def lowpass(traces: tf.Tensor, dt: float, passed: float, stopped: float) -> tf.Tensor:
-    """A zero-phase low-pass: amplitude 1 up to `passed` Hz, 0 from `stopped` Hz on, a cosine taper between; see `bandpass`."""
-    return bandpass(traces, dt, (0.0, 0.0, passed, stopped))
-
-
 def check_corners(corners: Sequence[float], dt: float) -> tuple[float, float, float, float]:
     """The four corners of a band, after checking them against each other and the Nyquist frequency."""
     checks.positive("dt", dt)
@@ -114,19 +109,20 @@ def offset_weights(offsets: tf.Tensor, *, nearest: float = 0.0, farthest: float 
     return weights * _ramp(distance - (nearest or -math.inf), taper) * _ramp(farthest - distance, taper) if taper else weights
 
 
-def normalised(traces: tf.Tensor, *, floor: float = 0.0) -> tf.Tensor:
-    """Traces over their root mean square; dead ones stay zero, with zero gradients.
+def normalised(traces: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
+    """Traces over their root mean square where samples count; those that count nowhere, or are dead there, become zero, with zero gradients.
 
     Args:
         traces: [..., time].
-        floor: Smallest root mean square to divide by, as a fraction of the largest one of all traces.
+        counted: Whether a sample counts, bool [..., time].
     """
-    scaled, size = unit_peak(traces)
-    power = tf.reduce_mean(scaled**2, axis=-1, keepdims=True)
+    inside = tf.where(counted, traces, tf.zeros_like(traces))
+    scaled, size = unit_peak(inside)
+    share = tf.reduce_mean(tf.cast(counted, traces.dtype), axis=-1, keepdims=True)
+    power = tf.math.divide_no_nan(tf.reduce_mean(scaled**2, axis=-1, keepdims=True), share)
     live = power > 0
-    rms = tf.where(live, tf.sqrt(tf.where(live, power, tf.ones_like(power))) * size, tf.zeros_like(power))
-    below = tf.maximum(rms, floor * tf.reduce_max(rms))
-    return tf.where(live, traces / tf.where(live, below, tf.ones_like(below)), tf.zeros_like(traces))
+    rms = tf.sqrt(tf.where(live, power, tf.ones_like(power))) * size
+    return tf.where(live, traces / rms, tf.zeros_like(traces))
 
 
 def unit_peak(traces: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

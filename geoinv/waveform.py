@@ -145,7 +145,9 @@ def _rounds(objective: Objective, velocity: np.ndarray, log: _Log) -> Iterator[B
             objective = _with_roughness(objective, model)
         follow = _Follow(objective.band, history, first, log)
         iterates = _iterates(objective, model, diagonal)
-        outcome = descent.minimise(iterates, max_iterations=min(every, limit - first), tolerance=config.inversion.tolerance, report=follow)
+        window = 3 if config.inversion.optimiser == "lbfgs" else 10
+        count, tolerance = min(every, limit - first), config.inversion.tolerance
+        outcome = descent.minimise(iterates, max_iterations=count, tolerance=tolerance, window=window, report=follow)
         model = follow.best.model
         yield BandResult(objective.band, outcome.status, outcome.reason, objective, guess, model, follow.best.value, diagonal, tuple(history))
         if outcome.status != "iteration-limit":

@@ -102,7 +102,7 @@ def describe(inputs: Inputs) -> list[str]:
 def read_wavelet(source: Source, samples: int, dt: float) -> np.ndarray:
     """The wavelet of the config's [source], [time]."""
     if source.wavelet == "ricker":
-        _below_nyquist("source.frequency", source.frequency, dt)
+        _below_nyquist("source.frequency", source.frequency, 2 * dt)  # a Ricker wavelet's band reaches about that far beyond its peak
     if source.wavelet == "file":
         signal = wavelets.read(str(source.file), dt=dt, n=samples)
     elif source.wavelet == "ormsby":

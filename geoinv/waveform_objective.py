@@ -19,7 +19,7 @@ from geoinv.operators.sensitivity.strategy import StoreAll
 
 from . import source_wavelet, traces
 from .cells import Averaging, interpolated
-from .waveform_bands import Band, Filter, Gathers, averaging, build_operator, snapshots, stable_step
+from .waveform_bands import Band, Filter, Gathers, averaging, build_operator, changed, snapshots, stable_step
 from .waveform_config import Source, WaveformConfig
 from .waveform_inputs import Inputs
 from .waveform_misfit import L2, CrossCorrelation, Envelope, WaveformMisfit
@@ -139,7 +139,7 @@ class Objective:
             tape.watch(data)
             predicted = data[tf.newaxis]
             if self.config.misfit.normalise:
-                predicted, observed = traces.normalised(predicted), traces.normalised(observed)
+                predicted, observed = (traces.normalised(each, weights > 0) for each in (predicted, observed))
             value = 2 * misfit.value(predicted, observed, weights) / self._count
         return float(value), tape.gradient(value, data)
 
@@ -182,12 +182,12 @@ class Objective:
         first = np.arange(min(cores(), len(self.gathers.observed)))
         data = tuned.wave.subset(first).forward(tuned._on_band(model))
         residual = np.stack([tuned._misfit(int(shot), data[shot])[1].numpy() for shot in first])
-        wave = dataclasses.replace(tuned.wave, differentiation=snapshots(self.config, tuned.wave, residual))
+        wave = changed(tuned.wave, differentiation=snapshots(self.config, tuned.wave, residual))
         return dataclasses.replace(tuned, wave=wave)
 
     def with_wavelet(self, wavelet: np.ndarray) -> "Objective":
         """The same with another wavelet, [time] or [shot, source, time] at the band's samples."""
-        wave = dataclasses.replace(self.wave, wavelet=wavelet, differentiation=StoreAll())  # snapshots that suited the other may not suit this one
+        wave = changed(self.wave, wavelet=wavelet, differentiation=StoreAll())  # snapshots that suited the other may not suit this one
         return dataclasses.replace(self, wavelet=wavelet, wave=wave)
 
     def _filtered_wavelet(self, model: np.ndarray, source: Source) -> np.ndarray:

@@ -14,7 +14,7 @@ from geoinv.operators.sensitivity import Every, StoreAll, Strategy
 
 Figures = Iterator[tuple[str, str, float, str]]
 SPACING, DT, FREQUENCY = 5.0, 1e-3, 25.0
-#: Both return less than a hundredth at normal incidence (the metrics `reflection`, measured), the wide one less than a thousandth at slant too.
+#: Both return less than a thousandth at normal incidence: the metrics `reflection`, measured. Slanting waves find the wide one better.
 LAYERS = {"": Absorbing(20), " (5 cells)": Absorbing(5, reflection=1e-3)}
 #: What the peers call the same; Devito keeps every step, and so does the gradient it is held against.
 ALIASES = {"forward": ("forward-order-4",), "gradient": ("gradient-every-1", "gradient-order-4")}
@@ -85,7 +85,7 @@ def _jvp(at: Linearization, model: Nest) -> np.ndarray:
 
 
 def reflection(layer: Absorbing) -> float:
-    """What a layer sends back at normal incidence, over what a rigid end does, dB: differences to a grid that no echo crosses in time."""
+    """What a layer sends back at normal incidence, over what a pressure-free end does, dB: differences to a grid that no echo crosses in time."""
     samples, width, inner = 400, 30, 200
     wavelet = wavelets.ricker(FREQUENCY, samples, DT, delay=0.06)
 

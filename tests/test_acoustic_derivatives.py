@@ -64,10 +64,8 @@ def cotangent_of(case: Case, at: Linearization) -> tf.Tensor:
     return tf.reverse(at.data, [0, 1]) * tf.constant(np.hanning(at.data.shape[2]), at.data.dtype)
 
 
-def mismatch(case: Case) -> dict[str, float]:
+def mismatch(at: Linearization, v: Nest, w: tf.Tensor) -> dict[str, float]:
     """Of the adjoint in each part of the model; see EXACT."""
-    at = linearized(case)
-    v, w = waves.direction_of(waves.small(case)), cotangent_of(case, at)
     gradient, found = at.vjp(w), {}
     for name in v:
         change = at.jvp({each: part if each == name else tf.zeros_like(part) for each, part in v.items()})
@@ -92,7 +90,8 @@ def taylor(case: Case) -> tuple[float, float]:
 
 def check(case: Case) -> None:
     """The adjoint is that of J, and in double precision J is the derivative: what is computed is the same in single precision."""
-    for name, error in mismatch(case).items():
+    at = linearized(case)
+    for name, error in mismatch(at, waves.direction_of(waves.small(case)), cotangent_of(case, at)).items():
         assert error <= tolerance(case), (case, name)
     if case.dtype == DOUBLE:
         rate, error = taylor(case)
@@ -102,6 +101,31 @@ def check(case: Case) -> None:
 @pytest.mark.parametrize("case", COVER, ids=str)
 def test_derivatives(case: Case) -> None:
     check(case)
+
+
+def same_gradients(first: Case, second: Case) -> None:
+    expected, found = linearized(first), linearized(second)
+    w = cotangent_of(second, expected)
+    one, other = expected.vjp(w), found.vjp(w)
+    for name, leaf in one.items():
+        assert testing.relative_difference(other[name], leaf) <= tolerance(second), (second, name)
+
+
+@pytest.mark.parametrize("strategy", [Every(4), Boundary()], ids=str)
+def test_gradients_agree_with_those_of_storing_everything(strategy: object) -> None:
+    stored = COVER[6]._replace(strategy=StoreAll())
+    same_gradients(stored, stored._replace(strategy=strategy))
+
+
+@pytest.mark.parametrize(
+    "case", [COVER[5]._replace(boundary="one side"), *(pytest.param(each, marks=pytest.mark.slow) for each in COVER[1::4])], ids=str
+)
+def test_windows_around_the_shots_are_differentiated_alike(case: Case) -> None:
+    wave = dataclasses.replace(waves.small(case), aperture=20.0)
+    assert wave.lattice.shape[-1] < waves.small(case).lattice.shape[-1]
+    at = wave.linearize(waves.model_of(wave))
+    for name, error in mismatch(at, waves.direction_of(wave), cotangent_of(case, at)).items():
+        assert error <= tolerance(case), name
 
 
 def test_cover_is_pairwise() -> None:
@@ -128,16 +152,9 @@ def test_full_product(group: tuple[int, str, int, tf.DType, tuple[str, ...]]) ->
         cases = {type(strategy): Case(*scheme, dtype, parts, substeps, strategy) for strategy in waves.FACTORS["strategy"]}
         for case in cases.values():
             check(case)
-        same_gradients(cases[StoreAll], cases[Checkpointed], EXACT[dtype])
+        for strategy in (Checkpointed, Every, Boundary):
+            same_gradients(cases[StoreAll], cases[strategy])
     linearized.cache_clear()
-
-
-def same_gradients(first: Case, second: Case, limit: float) -> None:
-    expected, found = linearized(first), linearized(second)
-    w = testing.random(expected.data_spec, seed=5)
-    one, other = expected.vjp(w), found.vjp(w)
-    for name, leaf in one.items():
-        assert testing.relative_difference(other[name], leaf) <= limit, (second, name)
 
 
 @pytest.mark.slow

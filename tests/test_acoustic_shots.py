@@ -43,6 +43,26 @@ def test_subsets_are_the_same_bits_and_their_gradients_add_up() -> None:
         assert testing.relative_difference(totals[name], leaf) <= 1e-14
 
 
+def test_a_subset_has_the_layers_of_the_whole_whatever_its_wavelets() -> None:
+    wave = waves.small(CASE)
+    low, high = (wavelets.ricker(frequency, waves.STEPS, waves.STEP, delay=0.035) for frequency in (20.0, 60.0))
+    signals = np.stack([np.tile(low, (2, 1)), np.tile(high, (2, 1))])
+    mixed = dataclasses.replace(wave, wavelet=signals, parameters=("velocity",))
+    model = {"velocity": waves.model_of(wave)["velocity"]}
+    whole = mixed.linearize(model).data
+    for shot in range(2):
+        np.testing.assert_array_equal(mixed.subset([shot]).linearize(model).data, whole[shot : shot + 1])
+
+
+def test_what_is_replaced_is_placed_anew() -> None:
+    wave = waves.small(CASE)
+    given = wave.acquisition
+    flipped = dataclasses.replace(wave, acquisition=given.subset(np.array([1, 0])))
+    np.testing.assert_array_equal(flipped.placement.sources.columns, wave.placement.sources.columns[::-1])
+    wider = dataclasses.replace(wave, boundary=Absorbing(((5, 0), (0, 0)), free_surface=True))
+    assert wider.placement.sources.box == wave.placement.sources.box.moved(0, 2)
+
+
 def test_receivers_that_are_not_live_are_silent() -> None:
     wave, at = waves.small(CASE), linearized(CASE)
     assert not np.any(at.data[1, 2]) and np.all(np.any(at.data.numpy()[wave.acquisition.live], axis=1))
@@ -57,7 +77,7 @@ def test_windows_change_nothing_before_an_echo_returns_and_their_gradients_add_u
     receivers = np.stack([np.full((4, 6), 180.0), easting[:, np.newaxis] + np.arange(-60.0, 60.0, 20.0) + 3], axis=-1)
     options = {"dt": 1e-3, "velocity_limits": (1400.0, 2400.0), "order": 2, "boundary": Absorbing(((8, 0), (8, 8)), free_surface=True)}
     whole = AcousticWave(grid, Acquisition(sources, receivers), wavelets.ricker(15.0, 90, 1e-3, delay=0.05), **options, dtype=tf.float64)
-    windowed = dataclasses.replace(whole, aperture=100.0, placement=None)
+    windowed = dataclasses.replace(whole, aperture=100.0)
     assert windowed.lattice.shape[1] < whole.lattice.shape[1] // 2 + 8
     model = {"velocity": tf.constant(np.linspace(2000.0, 1500.0, 24)[:, np.newaxis] * np.ones(80))}
     at = windowed.linearize(model)
@@ -136,12 +156,25 @@ def test_residuals_too_rough_for_the_snapshots_are_refused() -> None:
         at.vjp(testing.random(at.data_spec, seed=2))
 
 
+def test_snapshots_are_judged_by_the_wavelet_and_the_start_of_the_model() -> None:
+    wave = dataclasses.replace(waves.small(CASE._replace(strategy=Every(4))), wavelet=np.zeros(waves.STEPS))
+    model = waves.model_of(wave)
+    rough = {**model, "wavelet": testing.random(model["wavelet"], seed=3)}
+    with pytest.raises(ValueError, match=r"Every\(steps=4\) of 0\.001 s for frequencies up to .* Hz \(source\).*or finer"):
+        wave.linearize(rough)
+    with pytest.raises(ValueError, match=r"Every.*StoreAll.*with an initial field other than zero"):
+        wave.linearize({**model, "initial": model["initial"] + 1.0})
+
+
 def test_a_field_that_is_not_finite_is_refused_with_its_shot_and_step() -> None:
     wave = waves.small(CASE)
     model = waves.model_of(wave)
     signals = model["wavelet"].numpy()
     signals[1, 0, 5] = np.inf
-    with pytest.raises(ValueError, match=r"not finite in shot 1 from step \d+") as raised:
+    with pytest.raises(ValueError, match=r"not finite in shot 1 by step \d+") as raised:
         wave.linearize({**model, "wavelet": tf.constant(signals)})
-    assert 5 <= int(str(raised.value).split("from step ")[1].split()[0].rstrip(":,.")) <= 8
+    assert 5 <= int(str(raised.value).split("by step ")[1].split()[0].rstrip(":,.")) <= 8
     assert "\n" not in str(raised.value)
+    part = {"velocity": model["velocity"], "wavelet": tf.constant(signals[1:]), "initial": model["initial"][1:]}
+    with pytest.raises(ValueError, match=r"not finite in shot 1 by"):
+        wave.subset([1]).linearize(part)

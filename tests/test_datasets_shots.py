@@ -200,13 +200,6 @@ def test_some_shots():
         shots.select_shots(two_shots(), [2])
 
 
-def test_holding_shots_back():
-    ten = shots.from_gathers([gather(2)] * 10, TIME)
-    kept, held = shots.split_holdout(ten, 0.3, seed=5)
-    assert held.size == 3 and sorted([*kept, *held]) == list(range(10))
-    np.testing.assert_array_equal(held, shots.split_holdout(ten, 0.3, seed=5)[1])
-
-
 def test_uncertainty_relative_to_the_rms_of_each_trace():
     amplitude = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     wave = amplitude[..., None] * np.sin(2 * np.pi * np.arange(50) / 10)  # whole periods: rms = amplitude / sqrt(2)

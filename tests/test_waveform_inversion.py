@@ -114,16 +114,57 @@ def tuned(folder: Path) -> tuple[Objective, np.ndarray]:
     return found.tuned(start), start
 
 
+def agrees_with_differences(found: Objective, model: np.ndarray) -> None:
+    bump = found.velocity(model) * 0
+    bump[8:12, 20:30] = 1.0
+    direction = found.start(bump)
+    higher, lower = (found.value_and_gradient(model + step * direction)[0] for step in (4.0, -4.0))
+    assert found.value_and_gradient(model)[1] @ direction == pytest.approx((higher - lower) / 8, rel=0.02)
+
+
 def test_gradient_is_that_of_the_objective(tuned: tuple[Objective, np.ndarray]) -> None:
     found, start = tuned
     assert found.wave.differentiation.plan(1000, 1.0).every > 2, "few snapshots do for 5 Hz"
-    bump = found.velocity(start) * 0
-    bump[8:12, 20:30] = 1.0
-    direction = found.start(bump)
-    value, gradient = found.value_and_gradient(start)
-    higher, lower = (found.value(start + step * direction) for step in (4.0, -4.0))
-    assert gradient @ direction == pytest.approx((higher - lower) / 8, rel=0.02)
-    assert value == pytest.approx(found.value(start), rel=1e-5)
+    agrees_with_differences(found, start)
+    assert found.value_and_gradient(start)[0] == pytest.approx(found.value(start), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("misfit", "roughness"),
+    [
+        ({"kind": "crosscorrelation"}, 0.0),
+        ({"kind": "envelope"}, 0.0),
+        ({"normalise": True, "top_mute_velocity": 1500.0, "top_mute_delay": 0.2}, 0.0),
+        ({"kind": "envelope", "normalise": True, "time_power": 1.0, "bottom_mute_velocity": 1500.0, "bottom_mute_delay": 0.5}, 0.0),
+        ({"offset_taper": 200.0, "farthest_offset": 1500.0}, 3.0),
+    ],
+)
+def test_gradient_of_other_misfits(folder: Path, tuned: tuple[Objective, np.ndarray], misfit: dict[str, Any], roughness: float) -> None:
+    """With the programs of the objective above; away from the start, where the roughness of the change is at its minimum."""
+    first, start = tuned
+    made = options(folder, misfit=misfit)
+    found = dataclasses.replace(first, config=made, gathers=Gathers.of(first.inputs, first.filter, made.misfit), roughness=roughness)
+    step = first.velocity(start) * 0
+    step[6:9, 15:33] = 30.0
+    agrees_with_differences(found, start + first.start(step))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"propagator": {"free_surface": True, "absorbing_cells": 10}},
+        {"model": {"file": "start.nc", "density": "gardner"}},
+        {"propagator": {"aperture": 600.0, "absorbing_cells": 10}},
+        {"source": {"frequency": 7.0, "per_shot": True}},
+        {"bands": {"lowpass": [5.0], "points_per_wavelength": None}},
+    ],
+    ids=lambda sections: "-".join(option for section in sections.values() for option in section),
+)
+def test_gradient_with_other_operators(folder: Path, sections: dict[str, Any]) -> None:
+    found, inputs = objective(folder, **sections)
+    start = found.start(inputs.velocity)
+    agrees_with_differences(found.tuned(start), start)
 
 
 def test_wavelet_is_found(tuned: tuple[Objective, np.ndarray]) -> None:

@@ -8,6 +8,7 @@ equation is solved by finite differences: central ones of order 2 to 8 in space,
 grid absorb what leaves it, or its top is free of pressure (`boundaries`). Derivatives are those of the discrete scheme, exactly.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -21,7 +22,7 @@ import tensorflow as tf
 from .. import checks, stencils
 from ..forward import ForwardOperator, Linearization, Nest, conform
 from ..grid import Grid
-from ..sensitivity.strategy import Every, StoreAll, Strategy
+from ..sensitivity.strategy import StoreAll, Strategy
 from ..sparse import CSRMatrix
 from . import assembly, limits, resampling, wavelets
 from .acquisition import Acquisition, Placement
@@ -40,7 +41,10 @@ ORDERS = (2, 4, 6, 8)
 
 
 class ShotGradient(NamedTuple):
-    """Of one shot: its window as slices of the grid, the gradient there by the model's names, and the data [receiver, time]."""
+    """Of one shot: its window as slices of the grid, the gradient there with respect to velocity and density, and the data [receiver, time].
+
+    What concerns one shot alone, its wavelet and its initial field, is left to `linearize`.
+    """
 
     window: tuple[slice, ...]
     values: dict[str, tf.Tensor]
@@ -72,7 +76,13 @@ class AcousticWave(ForwardOperator):
         dtype: tf.float32 or tf.float64.
         aperture: How far beyond its sources and receivers a shot propagates along the horizontal axes, m (one number, or one for each):
             each then runs in a window of its own, with its own layers; by default in the whole grid.
-        placement: Where every shot propagates; made from the acquisition. A subset hands it on.
+
+    A velocity beyond the limits, a density that is not positive, a wavefield that is not finite and snapshots too far apart are refused in
+    eager mode; inside tf.function, where values are not at hand, they are not looked at.
+
+    Attributes:
+        placement: Where every shot propagates; that of a subset is part of the whole's, so that nothing is compiled anew.
+        frequency: At which the layers work best, Hz; a subset's is that of the whole.
 
     Raises:
         ValueError: Cells of different size, a source or receiver outside, an unstable time step, limits out of order, unknown names.
@@ -95,7 +105,8 @@ class AcousticWave(ForwardOperator):
     time_step: float | None = dataclasses.field(kw_only=True, default=None)
     dtype: tf.DType = dataclasses.field(kw_only=True, default=tf.float32)
     aperture: Sequence[float] | float | None = dataclasses.field(kw_only=True, default=None)
-    placement: Placement | None = dataclasses.field(kw_only=True, default=None, repr=False)
+    placement: Placement = dataclasses.field(init=False, repr=False)
+    frequency: float = dataclasses.field(init=False, repr=False)
 
     xla = True
     twice_differentiable = False
@@ -117,12 +128,11 @@ class AcousticWave(ForwardOperator):
         if self.density is not None:
             object.__setattr__(self, "density", checks.positive("density", checks.shape("density", self.density, self.grid.shape)))
         object.__setattr__(self, "wavelet", self._wavelets())
-        if self.placement is None:
-            place = Placement.on(self.grid, self.acquisition, self.layers, self.boundary.free_surface, self.aperture)
-            object.__setattr__(self, "placement", place)
-            self._warn()
-        if isinstance(self.differentiation, Every):
-            self._check_sampling("wavelet", self.wavelet, self.wavelet)
+        place = Placement.on(self.grid, self.acquisition, self.layers, self.boundary.free_surface, self.aperture)
+        object.__setattr__(self, "placement", place)
+        object.__setattr__(self, "frequency", self.boundary.frequency or wavelets.peak(self.wavelet, self.dt))
+        self._warn()
+        self._check_sampling("wavelet", self.wavelet, self.wavelet)
 
     def _wavelets(self) -> np.ndarray:
         given = checks.finite("wavelet", self.wavelet)
@@ -149,19 +159,15 @@ class AcousticWave(ForwardOperator):
         """(lower, upper) width of the absorbing layers along each axis, in cells."""
         return self.boundary.widths(self.grid.ndim)
 
-    @property
-    def _placement(self) -> Placement:
-        assert self.placement is not None  # made when the operator was
-        return self.placement
-
     @functools.cached_property
     def lattice(self) -> Lattice:
         """The cells that are stepped."""
-        window = self._placement.windows[0].shape
+        window = self.placement.windows[0].shape
         shape = tuple(n + lower + upper for n, (lower, upper) in zip(window, self.layers, strict=True))
         for n, (lower, upper), dim in zip(window, self.layers, self.grid.dims, strict=True):
-            if n < self.order // 2 * (bool(lower) + bool(upper)) + 1:
-                raise checks.invalid("grid", f"of {n} cells along {dim}", f"of {self.order + 1} or more for order {self.order}")
+            needed = max(2, self.order // 2 * (bool(lower) + bool(upper)) + 1)
+            if n < needed:
+                raise checks.invalid("grid", f"of {n} cells along {dim}", f"of {needed} or more between these layers for order {self.order}")
         return Lattice(shape, self.spacing, self.order, self.layers, self.boundary.free_surface)
 
     @functools.cached_property
@@ -182,7 +188,7 @@ class AcousticWave(ForwardOperator):
         # Segments end where a round of the loop does (three steps without snapshots, and with one every step).
         if plan.segment < steps:
             plan = plan._replace(segment=-(-plan.segment // 3) * 3)
-        sources, receivers = self._placement.sources, self._placement.receivers
+        sources, receivers = self.placement.sources, self.placement.receivers
         physics = VARIABLE if "density" in self.parameters or self.density is not None else CONSTANT
         return Loop(Scheme(self.lattice, physics), steps, plan, sources.box, receivers.box)
 
@@ -202,8 +208,11 @@ class AcousticWave(ForwardOperator):
 
     def subset(self, units: Any) -> "AcousticWave":
         shots = checks.units(units, self.acquisition.shots)
-        acquisition, placement = self.acquisition.subset(shots), self._placement.subset(shots)
-        return dataclasses.replace(self, acquisition=acquisition, wavelet=self.wavelet[shots], placement=placement)
+        part = copy.copy(self)  # with all that was worked out for the whole
+        own = {"acquisition": self.acquisition.subset(shots), "wavelet": self.wavelet[shots], "placement": self.placement.subset(shots)}
+        for name, value in own.items():
+            object.__setattr__(part, name, value)
+        return part
 
     # ------------------------------------------------------------------------------------------------------ derivatives
 
@@ -215,12 +224,15 @@ class AcousticWave(ForwardOperator):
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
+        source = model.get("wavelet", self.wavelet)
+        if tf.executing_eagerly():
+            self._check_start(source, model.get("initial"))
         data, ends, records = zip(*each(lambda number: self._loop.record(run.media[number], run.shots[number]), len(run.shots)), strict=True)
         self._check_finite(run, dict(enumerate(ends)))
 
         def pullback(cotangent: tf.Tensor) -> Nest:
-            if isinstance(self.differentiation, Every) and tf.executing_eagerly():
-                self._check_sampling("cotangent", self.wavelet, cotangent.numpy())
+            if tf.executing_eagerly():
+                self._check_sampling("cotangent", np.asarray(source), cotangent.numpy())
             residual = run.unsampled(cotangent)
             gradients = each(lambda n: self._loop.adjoint(run.media[n], run.shots[n], records[n], residual[n]), len(run.shots))
             return {name: run.collected(name, gradients) for name in self.parameters}
@@ -254,7 +266,7 @@ class AcousticWave(ForwardOperator):
             data = run.sampled(fine[tf.newaxis])[0]
             residual = run.unsampled(cotangent(number, data)[tf.newaxis])[0]
             gradient = run.alone(number, self._loop.adjoint(medium, shot, record, residual))
-            window = self._placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
+            window = self.placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
             return ShotGradient(window, {name: part for name, part in gradient._asdict().items() if name in self.parameters}, data)
 
         return each(one, len(run.shots))
@@ -285,23 +297,31 @@ class AcousticWave(ForwardOperator):
             _check_velocity(rock.velocity.numpy(), self.velocity_limits)
             if rock.density is not None:
                 checks.positive("density", rock.density.numpy())
-        frequency = self.boundary.frequency or wavelets.peak(self.wavelet, self.dt)
-        settings = (self.internal_step, self.velocity_limits[1], frequency, self.boundary.reflection)
+        settings = (self.internal_step, self.velocity_limits[1], self.frequency, self.boundary.reflection)
         nodes = np.arange(self.order // 2 + 1)
         aside = 0.0 if self._loop.scheme.physics.fluxes else float(stencils.root(self.order) @ (nodes * (nodes - 1) / 2))  # of the root's centre
         profiles = [strip.profiles(self.spacing[strip.axis], *settings, aside) for strip in self.lattice.strips]
-        return Run(self._loop.scheme, self.internal_step, self.substeps, self._placement, profiles, rock, wavelet, model.get("initial"))
+        return Run(self._loop.scheme, self.internal_step, self.substeps, self.placement, profiles, rock, wavelet, model.get("initial"))
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
         steps, step = self.differentiation.plan(1, 1.0).every, self.internal_step
+        if steps == 1:
+            return
         curved = np.gradient(np.gradient(source, axis=-1), axis=-1)  # the gradient weights the source's field with its second derivative
         bands = wavelets.band(curved, self.dt)[1], wavelets.band(residual, self.dt)[1]
-        if steps == 1 or steps * step * sum(bands) < 1:
+        if steps * step * sum(bands) < 1:
             return
         given = f"{self.differentiation} of {step:.3g} s for frequencies up to {bands[0]:.3g} Hz (source) and {bands[1]:.3g} Hz ({name})"
         largest = max(1, math.ceil(1 / (sum(bands) * step)) - 1)
         raise checks.invalid("differentiation", given, f"Every({largest}) or finer", "Or filter the data, or take StoreAll().")
+
+    def _check_start(self, source: Any, initial: tf.Tensor | None) -> None:
+        """Refuse snapshots too far apart for the wavelet of a model, or where they cannot be judged."""
+        self._check_sampling("wavelet", np.asarray(source), np.asarray(source))
+        if self.differentiation.plan(1, 1.0).every > 1 and initial is not None and tf.reduce_any(initial != 0):
+            expected = "StoreAll() or Checkpointed(n) with an initial field other than zero"
+            raise checks.invalid("differentiation", self.differentiation, expected, "The frequencies that come of it are not known.")
 
     def _check_finite(self, run: Run, ends: Mapping[int, State]) -> None:
         """Refuse wavefields, by their shots, that are not finite at the end."""
@@ -310,7 +330,7 @@ class AcousticWave(ForwardOperator):
         for shot, end in ends.items():
             if not tf.reduce_all(tf.math.is_finite(end.old.field)):
                 step = self._loop.failure(run.media[shot], run.shots[shot])
-                given = f"not finite in shot {shot} from step {step} on ({step * self.internal_step:.4g} s)"
+                given = f"not finite in shot {self.placement.numbers[shot]} by step {step} ({step * self.internal_step:.4g} s)"
                 raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
 
 

@@ -166,11 +166,13 @@ class Placement:
     Args:
         sources, receivers: Between the cells of the windows.
         windows: Of each shot, in cells of the grid; all of one shape.
+        numbers: Of the shots, in the survey that they are of.
     """
 
     sources: Points
     receivers: Points
     windows: tuple[Box, ...]
+    numbers: tuple[int, ...]
 
     @classmethod
     def on(
@@ -179,11 +181,13 @@ class Placement:
         """That of a survey on a grid; each window reaches `aperture` metres beyond the shot's points along the horizontal axes."""
         windows = (Box((0,) * grid.ndim, grid.shape),) * survey.shots if aperture is None else _windows(grid, survey, aperture)
         sources = Points.on("sources", grid, survey.sources, np.asarray(survey.live_sources), windows, layers, mirror_top)
-        return cls(sources, Points.on("receivers", grid, survey.receivers, np.asarray(survey.live), windows, layers, mirror_top), windows)
+        receivers = Points.on("receivers", grid, survey.receivers, np.asarray(survey.live), windows, layers, mirror_top)
+        return cls(sources, receivers, windows, tuple(range(survey.shots)))
 
     def subset(self, shots: np.ndarray) -> "Placement":
         """That of some shots: the same boxes and sizes, so that nothing is compiled anew."""
-        return Placement(self.sources.subset(shots), self.receivers.subset(shots), tuple(self.windows[shot] for shot in shots))
+        windows, numbers = (tuple(part[shot] for shot in shots) for part in (self.windows, self.numbers))
+        return Placement(self.sources.subset(shots), self.receivers.subset(shots), windows, numbers)
 
 
 def _windows(grid: Grid, survey: Acquisition, aperture: Sequence[float] | float) -> tuple[Box, ...]:

@@ -1,5 +1,6 @@
 """One model of the wave operator on its lattice: between models and data as users have them, and what the programs take."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, final
@@ -18,6 +19,9 @@ from .program import Spots, Taps
 from .scheme import Scheme
 from .shots import Gradient, Medium, Shot
 from .stepping import Material, State
+
+#: Those of one operator, asked for by every run and every shot.
+_interpolation, _decimation = (functools.lru_cache(8)(matrix) for matrix in (resampling.interpolation, resampling.decimation))
 
 
 class Change(NamedTuple):
@@ -71,13 +75,13 @@ class Run:
         """[shot, receiver, step] at the samples of the data."""
         if self._substeps == 1:
             return data
-        return _along_time(resampling.decimation(self._samples, self._substeps), data)
+        return _along_time(_decimation(self._samples, self._substeps), data)
 
     def unsampled(self, cotangent: tf.Tensor) -> tf.Tensor:
         """The transpose of `sampled`."""
         if self._substeps == 1:
             return cotangent
-        return _along_time(resampling.decimation(self._samples, self._substeps).T.tocsr(), cotangent)
+        return _along_time(_decimation(self._samples, self._substeps).T.tocsr(), cotangent)
 
     def collected(self, name: str, gradients: Sequence[Gradient]) -> tf.Tensor:
         """The gradient with respect to one part of the model, from those of the shots, added in their order."""
@@ -85,7 +89,7 @@ class Run:
             return tf.add_n([self._spread(window, getattr(part, name)) for window, part in self.windowed(gradients).items()])
         if name == "wavelet":
             fine = tf.stack([gradient.wavelet for gradient in gradients]) / math.prod(self._lattice.spacing)
-            return fine if self._substeps == 1 else _along_time(resampling.interpolation(self._samples, self._substeps).T.tocsr(), fine)
+            return fine if self._substeps == 1 else _along_time(_interpolation(self._samples, self._substeps).T.tocsr(), fine)
         return tf.stack([self._of_the_start(number, gradient.start) for number, gradient in enumerate(gradients)])
 
     def windowed(self, gradients: Sequence[Gradient]) -> dict[Box, Rock]:
@@ -124,7 +128,7 @@ class Run:
         return tf.stack([self._spread(window, -later), self._spread(window, first)])
 
     def _all_shots(self, wavelet: tf.Tensor, initial: tf.Tensor | None) -> list[Shot]:
-        fine = wavelet if self._substeps == 1 else _along_time(resampling.interpolation(self._samples, self._substeps), wavelet)
+        fine = wavelet if self._substeps == 1 else _along_time(_interpolation(self._samples, self._substeps), wavelet)
         starts = [None if initial is None else self._started(initial[number], window) for number, window in enumerate(self._place.windows)]
         return [self._shot(number, fine[number], start) for number, start in enumerate(starts)]
 

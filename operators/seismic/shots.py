@@ -1,6 +1,7 @@
 """The shots of a survey: each one program on one core, side by side; its time loop cut into segments where there are checkpoints."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .stepping import Material, Profiles, State
 Result = TypeVar("Result")
 #: What XLA takes to compile one program, bytes; measured, and much the same for all of them.
 COMPILING = 110_000_000
+#: Programs that are kept compiled, the last ones that were asked for: an inversion band by band needs new ones in each.
+MOST_PROGRAMS = 64
 #: Steps of a run that looks for the one that failed.
 _FEW = 3
 
@@ -120,7 +123,7 @@ class Loop:
         return data, state
 
     def failure(self, medium: Medium, shot: Shot) -> int:
-        """The first step, counted from 0, from which on a wavefield is not finite: the shot is run again, a few steps at a time."""
+        """A step, counted from 0, at which a wavefield is not finite, or was not the step before: the shot is run again, a few at a time."""
         program, state = _program(self.scheme, _FEW, Nothing(), self.sources, self.receivers), shot.start
         for first in range(0, self.steps, _FEW):
             wavelet = tf.pad(shot.wavelet[:, first : first + _FEW], [[0, 0], [0, max(0, first + _FEW - self.steps)]])
@@ -221,8 +224,14 @@ class Loop:
 
 
 _PROGRAMS: dict[Any, Program] = {}
+_LOCK = threading.Lock()
 
 
 def _program(*definition: Any) -> Program:
     """One program for each definition: operators that differ in their data only, such as subsets, share what is compiled."""
-    return _PROGRAMS.setdefault(definition, Program(*definition))
+    with _LOCK:
+        program = _PROGRAMS.pop(definition, None) or Program(*definition)
+        _PROGRAMS[definition] = program  # behind those that were not asked for since
+        if len(_PROGRAMS) > MOST_PROGRAMS:
+            del _PROGRAMS[next(iter(_PROGRAMS))]
+    return program
