@@ -81,6 +81,8 @@ def taylor(case: Case) -> tuple[float, float]:
 
     def data(step: float) -> np.ndarray:
         moved = {name: part + tf.cast(step, part.dtype) * v[name] for name, part in model.items()}
+        if isinstance(case.strategy, Every):
+            return wave.forward(moved).numpy()  # snapshots are refused with an initial field
         return wave.linearize(moved).data.numpy()  # its program is there; that of forward() would be another one to compile
 
     sizes = [0.4, 0.2, 0.1]
@@ -117,9 +119,7 @@ def test_gradients_agree_with_those_of_storing_everything(strategy: object) -> N
     same_gradients(stored, stored._replace(strategy=strategy))
 
 
-@pytest.mark.parametrize(
-    "case", [COVER[5]._replace(boundary="one side"), *(pytest.param(each, marks=pytest.mark.slow) for each in COVER[1::4])], ids=str
-)
+@pytest.mark.parametrize("case", [COVER[5], *(pytest.param(COVER[number], marks=pytest.mark.slow) for number in (0, 9, 13))], ids=str)
 def test_windows_around_the_shots_are_differentiated_alike(case: Case) -> None:
     wave = dataclasses.replace(waves.small(case), aperture=20.0)
     assert wave.lattice.shape[-1] < waves.small(case).lattice.shape[-1]

@@ -274,7 +274,7 @@ BAD: list[tuple[dict[str, dict[str, Any]], str]] = [
     ({"grid": {"spacing": 1e-7}}, r"'grid.spacing' that makes .* cells: must be large enough"),
     ({"grid": {"spacing": 1e6}}, r"'grid.spacing' that makes 1 x 1 cells: must be small enough for 5 along each axis"),
     ({"grid": {"upward": [-640.0, -60.0], "spacing": 40.0}, "propagator": {"free_surface": True}}, "'source' on the free surface"),
-    ({"source": {"frequency": 125.0}}, "'source.frequency' 125 Hz: must be below 125 Hz"),
+    ({"source": {"frequency": 125.0}}, "'source.frequency' 125 Hz: must be below 62.5 Hz"),
     ({"source": {"delay": 100.0}}, "'source' with a ricker wavelet of zeros"),
     ({"bands": {"lowpass": None, "iterations": None, "lowcut": [100.0, 120.0]}}, "'bands.lowcut' 120 Hz: must be below 112.5 Hz"),
     ({"model": {"file": "start.h5", "dataset": "m9"}}, "model.dataset the name of an array in it"),
