@@ -121,7 +121,7 @@ def test_gradients_agree_with_those_of_storing_everything(strategy: object) -> N
 
 @pytest.mark.parametrize("case", [COVER[5], *(pytest.param(COVER[number], marks=pytest.mark.slow) for number in (0, 9, 13))], ids=str)
 def test_windows_around_the_shots_are_differentiated_alike(case: Case) -> None:
-    wave = dataclasses.replace(waves.small(case), aperture=20.0)
+    wave = dataclasses.replace(waves.small(case), aperture=20.0 if case.order < 8 else 30.0)  # as few cells as the order allows
     assert wave.lattice.shape[-1] < waves.small(case).lattice.shape[-1]
     at = wave.linearize(waves.model_of(wave))
     for name, error in mismatch(at, waves.direction_of(wave), cotangent_of(case, at)).items():
