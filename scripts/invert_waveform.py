@@ -3,7 +3,7 @@
     python scripts/invert_waveform.py overthrust FOLDER              # FOLDER holds overthrust2d-model/overthrust_model.h5
     python scripts/invert_waveform.py survey shots.segy --start start.nc --spacing 20 --bands 3 5 8
 
-The first models its own data: differences of order 8 on cells of 12.5 m and their own time step, a wavelet that the inversion does not
+The first models its own data: differences of order 6 on cells of 8.3 m and their own time step, a wavelet that the inversion does not
 know and that has nothing below 3 Hz, and noise of 5 % of each shot. It inverts them as scripts/configs/overthrust.toml says, on
 larger cells with larger steps, and states by how much the model's error and the misfit fell.
 """
@@ -103,13 +103,13 @@ def section(folder: Path) -> tuple[Grid, np.ndarray]:
 
 
 def record(grid: Grid, velocity: np.ndarray, shot_count: int, seed: int) -> xarray.Dataset:
-    """Shots along the whole section into receivers every 50 m."""
+    """Shots along the whole section into receivers every 25 m."""
     end, dt, length = grid.edges[1][-1], 0.004, 4.8
     sources = np.stack([np.full(shot_count, DEPTH), np.linspace(60.0, end - 60.0, shot_count)], axis=1)
-    eastings = np.arange(40.0, end - 20.0, 50.0)
+    eastings = np.arange(40.0, end - 20.0, 25.0)
     receivers = np.stack([np.full(eastings.size, DEPTH), eastings], axis=1)
     wavelet = synthetic.turned_ricker(7.0, round(length / dt), dt, corners=(3.0, 4.0), phase=60.0)
-    return synthetic.record(grid, velocity, sources, receivers, wavelet, dt=dt, refine=2, order=8, noise=0.05, seed=seed)
+    return synthetic.record(grid, velocity, sources, receivers, wavelet, dt=dt, refine=3, order=6, noise=0.05, seed=seed)
 
 
 if __name__ == "__main__":

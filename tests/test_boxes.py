@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoinv.operators.seismic.boxes import Box, around, partition
+from geoinv.operators.seismic.boxes import Box, partition
 from geoinv.operators.seismic.lattice import Lattice
 
 
@@ -72,8 +72,3 @@ def test_boxes_are_slices_of_one_another() -> None:
     assert box.common(Box((7, 0), (9, 2))).size == 0
     assert box.without(Box((0, -1), (5, 5)), 0) == Box((5, -1), (2, 5))
     assert box.without(Box((6, -1), (5, 5)), 0) == Box((3, -1), (3, 5))
-
-
-def test_smallest_box_around_cells() -> None:
-    cells = np.ravel_multi_index(([2, 4, 2], [7, 5, 5]), (6, 9))
-    assert around(cells, (6, 9)) == Box((2, 5), (3, 3))

@@ -17,8 +17,13 @@ def spectral_error(half_width: int, shape: float, wavenumbers: np.ndarray) -> fl
 
 
 def sampling(positions: np.ndarray, shape: tuple[int, ...], **options: object) -> np.ndarray:
-    cells, weights = sinc.points(positions, shape, **options)  # type: ignore[arg-type]
-    return sinc.matrix(cells, weights, int(np.prod(shape))).toarray()
+    """[point, cell]: the products of the weights along the axes."""
+    matrix = np.ones((len(positions), 1))
+    for size, (nodes, weights) in zip(shape, sinc.points(positions, shape, **options), strict=True):  # type: ignore[arg-type]
+        along = np.zeros((len(positions), size))
+        np.add.at(along, (np.arange(len(positions))[:, np.newaxis], nodes), weights)
+        matrix = (matrix[:, :, np.newaxis] * along[:, np.newaxis]).reshape(len(positions), -1)
+    return matrix
 
 
 @pytest.mark.parametrize("half_width", PUBLISHED)
@@ -103,18 +108,16 @@ def test_injection_is_that_of_the_source_and_its_negative_image() -> None:
 
 
 @pytest.mark.parametrize("mirror_top", [False, True])
-def test_collapse_keeps_the_matrix_and_no_cell_comes_twice(mirror_top: bool) -> None:
-    positions = np.array([[4.0, 5.0], [14.0, 6.3], [13.2 if mirror_top else 9.2, 4.0]])
-    cells, weights = sinc.points(positions, (15, 16), mirror_top=mirror_top)
-    assert cells.dtype == np.int32 and weights.dtype == np.float64 and cells.shape == weights.shape == (3, 64)
-    small = sinc.collapse(cells, weights)
-    assert small[0].shape == small[1].shape == (3, 8)
-    full, kept = (sinc.matrix(*pair, 240) for pair in ((cells, weights), small))
-    np.testing.assert_array_equal(full.toarray(), kept.toarray())
-    assert full.nnz == np.count_nonzero(weights)  # nothing summed: a cell of a point stands once
-    dense = np.zeros((3, 240))
-    np.add.at(dense, (np.arange(3)[:, np.newaxis], cells), weights)
-    np.testing.assert_array_equal(full.toarray(), dense)
+def test_no_more_weights_than_needed_and_no_node_comes_twice(mirror_top: bool) -> None:
+    positions = np.array([[4.0, 5.0], [14.0, 6.0], [13.2 if mirror_top else 9.2, 4.0]])
+    (nodes, weights), (others, ones) = sinc.points(positions, (15, 16), mirror_top=mirror_top)
+    assert nodes.dtype == np.int32 and weights.dtype == np.float64
+    # Beyond the plane at 14.5 are 15, 16 and 17 of the last point's nodes: they fold back to 14, 13 and 12, which it has already.
+    assert nodes.shape == weights.shape == (3, 5 if mirror_top else 8)
+    np.testing.assert_array_equal(np.count_nonzero(weights, axis=1), [1, 1, 5 if mirror_top else 8])
+    assert len(set(nodes[2])) == nodes.shape[1]
+    np.testing.assert_array_equal(others, [[5], [6], [4]])
+    np.testing.assert_array_equal(ones, np.ones((3, 1)))
 
 
 def test_bad_input_is_named() -> None:
@@ -133,5 +136,3 @@ def test_bad_input_is_named() -> None:
         sinc.points([[5.0]], (40,), half_width=11)
     with pytest.raises(ValueError, match="Invalid 'positions' nan at index 0"):
         sinc.points([[np.nan]], (40,))
-    with pytest.raises(ValueError, match="fewer than 2\\^31 cells"):
-        sinc.points([[5.0, 5.0, 5.0]], (2000, 2000, 2000))

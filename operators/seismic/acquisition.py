@@ -1,16 +1,15 @@
-"""Where sources and receivers are, and the sparse matrices that take them to the cells and back."""
+"""Where sources and receivers are, and where every shot propagates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import scipy.sparse
 
 from .. import checks
 from ..grid import Grid
-from . import sinc
-from .boxes import Box, around
+from .boxes import Box
+from .points import Points
 
 
 @final
@@ -70,92 +69,6 @@ class Acquisition:
     def subset(self, shots: np.ndarray) -> "Acquisition":
         """Some of the shots, by their numbers."""
         return Acquisition(*(part[shots] for part in (self.sources, self.receivers, self.live, self.live_sources)))  # type: ignore[index]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Sources or receivers of every shot between the cells of one box: padded rows of a sparse matrix and of its transpose.
-
-    Args:
-        box: The cells, those of all shots together.
-        columns, weights: [shot, point, tap] cells of the box, and sinc weights, that sample at the points.
-        widest: The most points that share a cell.
-    """
-
-    box: Box
-    columns: np.ndarray
-    weights: np.ndarray
-    widest: int
-
-    @classmethod
-    def on(
-        cls, name: str, grid: Grid, positions: np.ndarray, live: np.ndarray, windows: Sequence[Box], layers: Sequence[Sequence[int]], mirror_top: bool
-    ) -> "Points":
-        """The points of positions [shot, point, axis], in each shot's window of a grid, with the layers around it.
-
-        Raises:
-            ValueError: A live point outside of the grid, on a free surface, or too near a side that reflects (names it).
-        """
-        shots, count, _ = positions.shape
-        flat = positions.reshape(-1, grid.ndim)
-
-        def refuse(wrong: np.ndarray, where: str, expected: str) -> None:
-            numbers = np.flatnonzero(live.ravel() & wrong)
-            if numbers.size:
-                place = ", ".join(f"{value:.10g}" for value in flat[numbers[0]])
-                given = f"({place}) m (shot {numbers[0] // count}, number {numbers[0] % count}){where}"
-                raise checks.invalid(name, given, expected, f"{numbers.size} {'is' if numbers.size == 1 else 'are'} not.")
-
-        limits = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
-        refuse(~grid.contains(flat), "", f"inside the grid ({limits})")
-        shape = tuple(n + lower + upper for n, (lower, upper) in zip(windows[0].shape, layers, strict=True))
-        origin = np.repeat([[first - lower for first, (lower, _) in zip(window.start, layers, strict=True)] for window in windows], count, axis=0)
-        first, size = (np.array([each[0] for each in parts]) for parts in (grid.centers, grid.widths))
-        index = np.where(live.reshape(-1, 1), (flat - first) / size - origin, 0.0)
-        room = f"{sinc.HALF_WIDTH} cells or more from it, or on a cell's centre"
-        refuse(sinc.crowded(index, shape, mirror_top=mirror_top), ", too near a side that reflects", room)
-        cells, weights = sinc.collapse(*sinc.points(index, shape, mirror_top=mirror_top))
-        weights = weights * live.reshape(-1, 1)
-        refuse(~weights.any(axis=1), ", on the free surface", "below it, where the pressure is not zero")
-        box = around(cells[weights != 0], shape)
-        columns = _ravelled(cells, weights, shape, box)
-        columns = columns.reshape(shots, count, -1).astype(np.int32)
-        weights = weights.reshape(shots, count, -1)
-        widest = max(int(np.bincount(each[weight != 0]).max(initial=1)) for each, weight in zip(columns, weights, strict=True))
-        return cls(box, columns, weights, widest)
-
-    def subset(self, shots: np.ndarray) -> "Points":
-        """Those of some shots, in the same box and of the same widths."""
-        return Points(self.box, self.columns[shots], self.weights[shots], self.widest)
-
-    def transposed(self, shot: int) -> tuple[np.ndarray, np.ndarray]:
-        """[cell of the box, tap] points, and weights, that spread from one shot's points."""
-        point, tap = np.nonzero(self.weights[shot])
-        cell = self.columns[shot, point, tap]
-        order = np.argsort(cell, kind="stable")
-        cell, point, tap = cell[order], point[order], tap[order]
-        count = np.bincount(cell, minlength=self.box.size)
-        place = np.arange(cell.size) - np.repeat(np.cumsum(count) - count, count)
-        rows, values = np.zeros((self.box.size, self.widest), np.int32), np.zeros((self.box.size, self.widest))
-        rows[cell, place], values[cell, place] = point, self.weights[shot, point, tap]
-        return rows, values
-
-    def matrix(self, shot: int, whole: Box) -> scipy.sparse.csr_array:
-        """[points, cells] of one shot's sampling, over all cells of a lattice."""
-        points, taps = self.columns.shape[1:]
-        cells = np.arange(whole.size).reshape(whole.shape)[self.box.slices(whole)].ravel()[self.columns[shot]]
-        matrix = scipy.sparse.csr_array((self.weights[shot].ravel(), cells.ravel(), np.arange(points + 1) * taps), shape=(points, whole.size))
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        return matrix
-
-
-def _ravelled(cells: np.ndarray, weights: np.ndarray, shape: tuple[int, ...], box: Box) -> np.ndarray:
-    """Cells of the grid as cells of the box; those of weight zero become its first one."""
-    columns = [column - first for column, first in zip(np.unravel_index(cells, shape), box.start, strict=True)]
-    inside = np.where(weights != 0, np.array(columns), 0)
-    return np.ravel_multi_index(tuple(inside), box.shape)
 
 
 @final

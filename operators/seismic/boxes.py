@@ -5,7 +5,6 @@ surroundings of the receivers). Nothing here needs TensorFlow.
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -64,12 +63,6 @@ class Box:
         """Where the box is in an array that covers `inside`."""
         offsets = [first - origin for first, origin in zip(self.start, inside.start, strict=True)]
         return tuple(slice(offset, offset + count) for offset, count in zip(offsets, self.shape, strict=True))
-
-
-def around(cells: np.ndarray, shape: Sequence[int]) -> Box:
-    """The smallest box around some cells, given by their indices into the ravelled grid."""
-    columns = np.unravel_index(np.unique(cells), tuple(shape))
-    return Box(tuple(int(column.min()) for column in columns), tuple(int(np.ptp(column)) + 1 for column in columns))
 
 
 @functools.cache

@@ -34,10 +34,18 @@ class Taps(NamedTuple):
 
 
 class Spots(NamedTuple):
-    """Points between the cells of a box: to the points from the cells, and back (the transpose)."""
+    """Points between the cells of a box: matrices whose product samples at the points, and those of its transpose; the first is applied first."""
 
-    sample: Taps
-    inject: Taps
+    sample: tuple[Taps, ...]
+    inject: tuple[Taps, ...]
+
+    def sampled(self, values: tf.Tensor) -> tf.Tensor:
+        """[point, time] from [cell, time]."""
+        return functools.reduce(lambda found, taps: taps.times(found), self.sample, values)
+
+    def injected(self, values: tf.Tensor) -> tf.Tensor:
+        """[cell, time] from [point, time]."""
+        return functools.reduce(lambda found, taps: taps.times(found), self.inject, values)
 
 
 @final
@@ -112,7 +120,7 @@ class Program:
         advance, advance_with_rate = scheme.stepper(scheme.physics.forward, self.sources), scheme.stepper_with_rate(self.sources)
 
         def body(count: tf.Tensor, ring: Ring, scratch: tf.Tensor, data: tf.TensorArray, arrays: Any) -> Any:
-            source, seen = sources.inject.times(tf.gather(signal, count)), []
+            source, seen = sources.injected(tf.gather(signal, count)), []
             for at in range(self.unrolled):
                 target, older, old = ring[0], ring[-2], ring[-1]
                 seen.append(self._seen(old.field, self.receivers))
@@ -122,7 +130,7 @@ class Program:
                 else:
                     new = advance(older.field, old, target, material, profiles, source[:, at])
                 ring = (*ring[1:], new)
-            return count + 1, ring, scratch, data.write(count, receivers.sample.times(tf.stack(seen, axis=1))), arrays
+            return count + 1, ring, scratch, data.write(count, receivers.sampled(tf.stack(seen, axis=1))), arrays
 
         arrays = self.keeping.arrays(scheme, self.padded_steps, dtype)
         scratch, ring = zeros(scheme.lattice.haloed, dtype), scheme.ring(state, self.ring)
@@ -140,7 +148,7 @@ class Program:
 
         def body(count: tf.Tensor, ring: Ring, carried: Any, sums: Images, felt: tf.TensorArray) -> Any:
             now, seen = self.rounds - 1 - count, []
-            source, force = receivers.inject.times(tf.gather(signal, now)), sources.inject.times(tf.gather(forces, now))
+            source, force = receivers.injected(tf.gather(signal, now)), sources.injected(tf.gather(forces, now))
             for at in reversed(range(self.unrolled)):
                 target, older, old = ring[0], ring[-2], ring[-1]
                 seen.append(self._seen(old.field, self.sources))
@@ -150,7 +158,7 @@ class Program:
                     products = zip(sums, scheme.cut(old.field, new.fluxes), images, strict=True)
                     sums = tuple(part + field * image for part, field, image in products)
                 ring = (*ring[1:], new)
-            return count + 1, ring, carried, sums, felt.write(now, sources.sample.times(tf.stack(seen[::-1], axis=1)))
+            return count + 1, ring, carried, sums, felt.write(now, sources.sampled(tf.stack(seen[::-1], axis=1)))
 
         zero, carried = tuple(zeros(box, dtype) for box in scheme.images), self.keeping.begin(scheme, kept, self.ring)
         ring, _, sums, felt = self._loop(body, scheme.ring(state, self.ring), carried, zero, self._traces(sources, dtype))
@@ -170,7 +178,7 @@ class Program:
         relative = tuple(part / whole for part, whole in zip(change.buoyancy, material.buoyancy, strict=True))
 
         def body(count: tf.Tensor, ring: Ring, carried: Any, data: tf.TensorArray) -> Any:
-            source, force = (sources.inject.times(tf.gather(part, count)) for part in (signal, forces))
+            source, force = (sources.injected(tf.gather(part, count)) for part in (signal, forces))
             seen = []
             for at in range(self.unrolled):
                 target, older, old = ring[0], ring[-2], ring[-1]
@@ -178,7 +186,7 @@ class Program:
                 (bent, *fluxes), carried = follow(carried, count, at, force[:, at])
                 scattered = Scattered(stiffer * bent, tuple(part * flux for part, flux in zip(relative, fluxes, strict=True)))
                 ring = (*ring[1:], advance(older.field, old, target, material, profiles, source[:, at], scattered))
-            return count + 1, ring, carried, data.write(count, receivers.sample.times(tf.stack(seen, axis=1)))
+            return count + 1, ring, carried, data.write(count, receivers.sampled(tf.stack(seen, axis=1)))
 
         ring = scheme.ring(state_change, self.ring)
         return self._by_time(self._loop(body, ring, carried, self._traces(receivers, wavelet.dtype))[-1].stack())
@@ -211,7 +219,7 @@ class Program:
         return count * (self.unrolled // self.keeping.every) + at // self.keeping.every
 
     def _traces(self, spots: Spots, dtype: Any) -> tf.TensorArray:
-        return tf.TensorArray(dtype, self.rounds, element_shape=[spots.sample.columns.shape[0], self.unrolled])
+        return tf.TensorArray(dtype, self.rounds, element_shape=[spots.sample[-1].columns.shape[0], self.unrolled])
 
     def _loop(self, body: Callable[..., Any], *carried: Any) -> Any:
         return tf.while_loop(lambda count, *_: count < self.rounds, body, (tf.constant(0), *carried), maximum_iterations=self.rounds)[1:]

@@ -11,10 +11,11 @@ import tensorflow as tf
 from ..forward import Nest
 from ..sparse import CSRMatrix
 from . import resampling
-from .acquisition import Placement, Points
+from .acquisition import Placement
 from .boxes import Box
 from .lattice import Lattice, cut
 from .materials import Rock, material, pulled, pushed
+from .points import Points
 from .program import Spots, Taps
 from .scheme import Scheme
 from .shots import Gradient, Medium, Shot
@@ -67,7 +68,7 @@ class Run:
         density = None if self._rock.density is None else tangent.get("density", tf.zeros_like(self._rock.density))
         change, widths = Rock(tangent["velocity"], density), self._lattice.widths
         materials = {window: pushed(part, _cut_rock(change, self._whole, window), widths, self._time_step) for window, part in self._rocks.items()}
-        still = tf.zeros([len(self.shots), self._place.sources.columns.shape[1], self._samples], self._rock.velocity.dtype)
+        still = tf.zeros([len(self.shots), self._place.sources.count, self._samples], self._rock.velocity.dtype)
         shots = self._all_shots(tangent.get("wavelet", still), tangent.get("initial"))
         return Change([materials[window] for window in self._place.windows], shots)
 
@@ -152,9 +153,9 @@ def _cut_rock(rock: Rock, whole: Box, window: Box) -> Rock:
 
 def spots(points: Points, shot: int, dtype: tf.DType) -> Spots:
     """One shot's points as the programs take them."""
-    rows, values = points.transposed(shot)
-    sample = Taps(tf.constant(points.columns[shot]), tf.constant(points.weights[shot], dtype))
-    return Spots(sample, Taps(tf.constant(rows), tf.constant(values, dtype)))
+    sample = [Taps(tf.constant(factor.columns[shot]), tf.constant(factor.weights[shot], dtype)) for factor in points.factors]
+    transposed = [factor.transposed(shot) for factor in reversed(points.factors)]
+    return Spots(tuple(sample), tuple(Taps(tf.constant(rows), tf.constant(values, dtype)) for rows, values in transposed))
 
 
 def _inner(lattice: Lattice) -> Box:

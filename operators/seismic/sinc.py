@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from scipy.special import i0
 
 from .. import checks
@@ -45,8 +44,8 @@ def kernel(x: np.ndarray, half_width: int, shape: float) -> np.ndarray:
     return np.where(x == np.rint(x), x == 0, np.where(np.abs(x) < half_width, np.sinc(x) * window, 0.0))
 
 
-def points(positions: Any, shape: Sequence[int], *, half_width: int = HALF_WIDTH, mirror_top: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Cells and weights that interpolate an array at points, or inject sources there.
+def points(positions: Any, shape: Sequence[int], *, half_width: int = HALF_WIDTH, mirror_top: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Nodes and weights along each axis that interpolate an array at points, or inject sources there: over several axes weights multiply.
 
     A coordinate on a centre (to 1e-9 of a cell) has the single weight 1 along its axis; one on a pressure-free plane, likewise, none.
 
@@ -58,9 +57,9 @@ def points(positions: Any, shape: Sequence[int], *, half_width: int = HALF_WIDTH
             the opposite sign. A point on the plane itself has only zero weights: the pressure is zero there.
 
     Returns:
-        cells: [point, (2 r)^ndim] int32, indices into the ravelled array.
-        weights: [point, (2 r)^ndim] float64; where it is zero the cell is any cell of the array. No two nonzero weights
-            of a point share a cell. See `collapse`.
+        Of each axis, (nodes, weights): [point, up to 2 r] int32 indices along it, and float64. As many as the point with the most
+        nonzero weights has; these come first, in their order, and where a weight is zero the node is any of the axis. No two
+        nonzero weights of a point share a node.
 
     Raises:
         ValueError: A half width out of range, or a point whose centres are not all in the array.
@@ -69,19 +68,15 @@ def points(positions: Any, shape: Sequence[int], *, half_width: int = HALF_WIDTH
     positions = checks.finite("positions", positions)
     if positions.ndim != 2 or positions.shape[1] != len(shape):
         raise checks.invalid("positions", f"of shape {positions.shape}", f"of shape (points, {len(shape)})")
-    if np.prod(shape, dtype=np.int64) > np.iinfo(np.int32).max:
-        raise checks.invalid("shape", tuple(shape), "of fewer than 2^31 cells")
-    cells = np.zeros((len(positions), 1), dtype=np.int32)
-    weights = np.ones((len(positions), 1))
+    found = []
     for axis, size in enumerate(shape):
-        nodes, along, bad = _axis(positions, axis, size, half_width, mirror_top and axis == 0)
+        nodes, weights, bad = _axis(positions, axis, size, half_width, mirror_top and axis == 0)
         if bad.any():
             expected = f"such that the {half_width} cells on either side along axis {axis} are among its {size} (or on a cell's centre)"
             given = f"{positions[bad.argmax()]} at index {bad.argmax()}"
             raise checks.invalid("positions", given, expected, f"{bad.sum()} of {len(bad)} points are not.")
-        cells = (cells[:, :, np.newaxis] * np.int32(size) + nodes[:, np.newaxis]).reshape(len(positions), -1)
-        weights = (weights[:, :, np.newaxis] * along[:, np.newaxis]).reshape(len(positions), -1)
-    return cells, weights
+        found.append(_collapsed(nodes, weights))
+    return found
 
 
 def crowded(positions: np.ndarray, shape: Sequence[int], *, half_width: int = HALF_WIDTH, mirror_top: bool = False) -> np.ndarray:
@@ -108,34 +103,8 @@ def _axis(positions: np.ndarray, axis: int, size: int, half_width: int, mirror: 
     return np.clip(nodes, 0, size - 1).astype(np.int32), weights, outside.any(axis=1)
 
 
-def collapse(cells: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same points with as few entries as the point with the most nonzero weights has (one at least).
-
-    Args:
-        cells: [point, entry] indices.
-        weights: [point, entry].
-
-    Returns:
-        cells, weights: [point, fewer entries]; nonzero weights come first, in their order.
-    """
+def _collapsed(nodes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same with as few entries as the point with the most nonzero weights has (one at least)."""
     width = max(1, int(np.count_nonzero(weights, axis=1).max(initial=0)))
     order = np.argsort(weights == 0, axis=1, kind="stable")[:, :width]
-    return np.take_along_axis(cells, order, axis=1), np.take_along_axis(weights, order, axis=1)
-
-
-def matrix(cells: np.ndarray, weights: np.ndarray, size: int) -> scipy.sparse.csr_array:
-    """The weights as a matrix that samples a ravelled array at the points; its transpose injects.
-
-    Args:
-        cells: [point, entry] indices below `size`.
-        weights: [point, entry].
-        size: Number of cells.
-
-    Returns:
-        [point, size] float64, without stored zeros.
-    """
-    indptr = np.arange(len(cells) + 1) * cells.shape[1]
-    sampling = scipy.sparse.csr_array((weights.ravel(), cells.ravel(), indptr), shape=(len(cells), size), copy=True)
-    sampling.eliminate_zeros()
-    sampling.sum_duplicates()
-    return sampling
+    return np.take_along_axis(nodes, order, axis=1), np.take_along_axis(weights, order, axis=1)
