@@ -68,7 +68,7 @@ def _load(path: Path, overrides: list[str] | None) -> "Config":
 
 def _job(config: "Config") -> Any:
     """The module that checks and inverts this kind of config."""
-    return importlib.import_module(f"geoinv.{config.kind}_job")
+    return importlib.import_module(f"geoinv.{config.kind}.job")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,6 +1,6 @@
 """The options of a run: their TOML form, their checks, and how mistakes are told.
 
-The options themselves stand in `gravity_config` and `waveform_config`, the one home of each with its default, unit and
+The options themselves stand in `gravity.config` and `waveform.config`, the one home of each with its default, unit and
 meaning: `template` prints them as a commented file, `load` checks a file against those of its kind, and `dump_toml` writes them
 back as resolved. Nothing here imports TensorFlow or xarray.
 """
@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from geoinv.operators import checks
 from geoinv.operators.constants import QUANTITIES
 
-#: What can be inverted; the options and the job of a kind are those of its modules, `<kind>_config` and `<kind>_job`.
+#: What can be inverted; the options and the job of a kind are those of its package, `<kind>.config` and `<kind>.job`.
 KINDS = ("gravity", "waveform")
 
 Weight = Annotated[float, Field(ge=0)]
@@ -72,7 +72,7 @@ class Config(Section):
 
 def of_kind(kind: Any) -> type[Config]:
     """The options of a kind of inversion."""
-    return importlib.import_module(f".{checks.choice('kind', kind, KINDS)}_config", __package__).CONFIG
+    return importlib.import_module(f".{checks.choice('kind', kind, KINDS)}.config", __package__).CONFIG
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -47,7 +47,7 @@ def write(directory: str | Path) -> Path:
 
 def _of_kind(kind: str) -> Any:
     """The module that knows what the report of a kind of inversion shows."""
-    return importlib.import_module(f"geoinv.{kind}_report")
+    return importlib.import_module(f"geoinv.{kind}.report")
 
 
 def _save(figure: "Figure", path: Path) -> bytes:

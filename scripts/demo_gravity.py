@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geoinv import cli, config, gravity_job
+from geoinv import cli, config
 from geoinv.datasets import netcdf, synthetic, ubc
 from geoinv.datasets.atomic import atomic_path
-from geoinv.gravity_report import compare_with_truth
+from geoinv.gravity import job
+from geoinv.gravity.report import compare_with_truth
 
 OPTIONS = """\
 # The demo: a block of 400 kg/m3 under a hill, seen by 400 stations with noise of 0.02 mGal.
@@ -45,7 +46,7 @@ def run(output: Path, seed: int = 0) -> str:
     with atomic_path(inputs / "demo.toml") as temporary:
         temporary.write_text(OPTIONS, encoding="utf-8")
     results = output / "results"
-    summary = gravity_job.invert(config.load(inputs / "demo.toml"), results, overwrite=True, console=Console(), true_density=example.density.values)
+    summary = job.invert(config.load(inputs / "demo.toml"), results, overwrite=True, console=Console(), true_density=example.density.values)
     block = compare_with_truth(netcdf.read(results / "model.nc"))[0]
     offset = max(block["offset_cells"])
     return "\n".join(

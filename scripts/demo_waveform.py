@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from geoinv import cli, config, waveform_job
+from geoinv import cli, config
 from geoinv.datasets import netcdf, synthetic
 from geoinv.datasets.atomic import atomic_path
 from geoinv.operators.grid import Grid
+from geoinv.waveform import job
 
 OPTIONS = """\
 # The demo: two lenses in a velocity that grows with depth, seen by shots and receivers along the surface. The data were modelled
@@ -60,7 +61,7 @@ def run(output: Path, seed: int = 0) -> str:
     with atomic_path(inputs / "demo.toml") as temporary:
         temporary.write_text(OPTIONS, encoding="utf-8")
     truth = (Grid.from_xarray(example.velocity), np.asarray(example.velocity))
-    summary = waveform_job.invert(config.load(inputs / "demo.toml"), results, overwrite=True, console=Console(), true_velocity=truth)
+    summary = job.invert(config.load(inputs / "demo.toml"), results, overwrite=True, console=Console(), true_velocity=truth)
     before, after = summary["model_rms_error_start"], summary["model_rms_error"]
     return "\n".join(
         [

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geoinv import cli, config, gravity_job
+from geoinv import cli, config
+from geoinv.gravity import job
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def invert(arguments: argparse.Namespace) -> dict:
             "bounds": {"lower": lower, "upper": upper},
         }
     )
-    return gravity_job.invert(options, arguments.output, console=Console())
+    return job.invert(options, arguments.output, console=Console())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python scripts/invert_waveform.py overthrust FOLDER              # FOLDER holds overthrust2d-model/overthrust_model.h5
     python scripts/invert_waveform.py survey shots.segy --start start.nc --spacing 20 --bands 3 5 8
 
-The first models its own data: differences of order 6 on cells of 8.3 m and their own time step, a wavelet that the inversion does not
+The first models its own data: differences of order 6 on cells of 12.5 m and their own time step, a wavelet that the inversion does not
 know and that has nothing below 3 Hz, and noise of 5 % of each shot. It inverts them as scripts/configs/overthrust.toml says, on
 larger cells with larger steps, and states by how much the model's error and the misfit fell.
 """
@@ -17,9 +17,10 @@ import numpy as np
 import xarray
 from rich.console import Console
 
-from geoinv import cli, config, waveform_job
+from geoinv import cli, config
 from geoinv.datasets import netcdf, synthetic
 from geoinv.operators.grid import Grid
+from geoinv.waveform import job
 
 MODEL = Path("overthrust2d-model", "overthrust_model.h5")
 OVERTHRUST = Path(__file__).resolve().parent / "configs" / "overthrust.toml"
@@ -63,7 +64,7 @@ def invert(arguments: argparse.Namespace) -> str:
             "bounds": dict(zip(("lower", "upper"), arguments.bounds, strict=True)),
         }
     )
-    summary = waveform_job.invert(options, arguments.output, console=Console())
+    summary = job.invert(options, arguments.output, console=Console())
     return f"{summary['reason']} chi2 {summary['chi2']:.3g}. See {arguments.output / 'report.html'}."
 
 
@@ -76,7 +77,7 @@ def overthrust(arguments: argparse.Namespace) -> str:
     overrides = [f"data.file='{(inputs / 'survey.nc').resolve()}'", f"model.file='{(arguments.folder / MODEL).resolve()}'", *arguments.set]
     options = config.load(OVERTHRUST, overrides)
     results = arguments.output / "results"
-    summary = waveform_job.invert(options, results, overwrite=True, console=Console(), true_velocity=(grid, velocity))
+    summary = job.invert(options, results, overwrite=True, console=Console(), true_velocity=(grid, velocity))
     return outcome(summary, results)
 
 
@@ -109,7 +110,7 @@ def record(grid: Grid, velocity: np.ndarray, shot_count: int, seed: int) -> xarr
     eastings = np.arange(40.0, end - 20.0, 25.0)
     receivers = np.stack([np.full(eastings.size, DEPTH), eastings], axis=1)
     wavelet = synthetic.turned_ricker(7.0, round(length / dt), dt, corners=(3.0, 4.0), phase=60.0)
-    return synthetic.record(grid, velocity, sources, receivers, wavelet, dt=dt, refine=3, order=6, noise=0.05, seed=seed)
+    return synthetic.record(grid, velocity, sources, receivers, wavelet, dt=dt, refine=2, order=6, noise=0.05, seed=seed)
 
 
 if __name__ == "__main__":

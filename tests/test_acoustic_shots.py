@@ -157,6 +157,19 @@ def test_residuals_too_rough_for_the_snapshots_are_refused() -> None:
         at.vjp(testing.random(at.data_spec, seed=2))
 
 
+def test_the_residual_of_each_shot_is_judged_by_the_level_of_the_strategy() -> None:
+    wave = waves.small(CASE._replace(strategy=Every(4)))
+    model = waves.model_of(wave) | {"initial": tf.zeros(wave.model_spec["initial"].shape, tf.float64)}
+
+    def cotangent(shot: int, data: tf.Tensor) -> tf.Tensor:
+        return tf.zeros_like(data) if shot == 0 else testing.random(tf.TensorSpec(data.shape, data.dtype), seed=2)
+
+    with pytest.raises(ValueError, match=r"Every\(steps=4\) .* \(cotangent of shot 1\): must be"):
+        wave.shot_gradients(model, cotangent)
+    tolerant = dataclasses.replace(wave, differentiation=Every(4, level=0.99))
+    assert len(tolerant.shot_gradients(model, cotangent)) == 2
+
+
 def test_snapshots_are_judged_by_the_wavelet_and_the_start_of_the_model() -> None:
     wave = dataclasses.replace(waves.small(CASE._replace(strategy=Every(4))), wavelet=np.zeros(waves.STEPS))
     model = waves.model_of(wave)

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import xarray
 
-from geoinv import cli, config, gravity_inputs
+from geoinv import cli, config
 from geoinv.datasets import netcdf, ubc
 from geoinv.datasets import survey as surveys
+from geoinv.gravity import inputs as gravity_inputs
 from geoinv.operators.grid import Grid
 
 HEADER = "easting,northing,upward,gz,uncertainty"

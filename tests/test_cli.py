@@ -18,7 +18,7 @@ SUMMARY = {"status": "converged", "reason": "chi2 reached its target", "iteratio
 
 
 class FakeJob(types.ModuleType):
-    """Stands in for geoinv.gravity_job, which needs TensorFlow."""
+    """Stands in for geoinv.gravity.job, which needs TensorFlow."""
 
     status = "converged"
     error: Exception | None = None
@@ -37,9 +37,8 @@ class FakeJob(types.ModuleType):
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeJob:
-    fake = FakeJob("geoinv.gravity_job")
-    monkeypatch.setitem(sys.modules, "geoinv.gravity_job", fake)
-    monkeypatch.setattr(geoinv, "gravity_job", fake, raising=False)
+    fake = FakeJob("geoinv.gravity.job")
+    monkeypatch.setitem(sys.modules, "geoinv.gravity.job", fake)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lake.toml").write_text(template())
     return fake

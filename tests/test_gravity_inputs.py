@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geoinv import gravity_inputs
 from geoinv.config import parse
 from geoinv.datasets import csv, netcdf, projection, ubc
 from geoinv.datasets import survey as surveys
-from geoinv.gravity_inputs import Inputs
+from geoinv.gravity import inputs as gravity_inputs
+from geoinv.gravity.inputs import Inputs
 from geoinv.operators.grid import Grid
 
 MGAL = 1e-5

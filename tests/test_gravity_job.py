@@ -17,10 +17,11 @@ import pytest
 import xarray
 from rich.console import Console
 
-from geoinv import gravity_job, rundir
+from geoinv import rundir
 from geoinv.config import load, parse
 from geoinv.datasets import csv, netcdf, synthetic, ubc
 from geoinv.datasets import survey as surveys
+from geoinv.gravity import job as gravity_job
 from geoinv.operators.grid import Grid
 
 MGAL = 1e-5

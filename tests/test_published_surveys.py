@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from geoinv import config, gravity_job, rundir
+from geoinv import config, rundir
+from geoinv.gravity import job as gravity_job
 from geoinv.operators.gravity.components import prism_field
 from geoinv.operators.grid import Grid
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import xarray
 
-from geoinv import config, gravity_figures, report, rundir
+from geoinv import config, report, rundir
 from geoinv.datasets import survey
-from geoinv.gravity_report import compare_with_truth
+from geoinv.gravity import figures as gravity_figures
+from geoinv.gravity.report import compare_with_truth
 from geoinv.operators.grid import Grid
 
 GRID = Grid.uniform((8, 12, 10), (100.0, 100.0, 100.0), (-700.0, 0.0, 0.0)).pad(2)

@@ -10,7 +10,7 @@ import pytest
 
 from geoinv import config
 from geoinv.datasets import csv, netcdf, synthetic
-from geoinv.gravity_report import compare_with_truth
+from geoinv.gravity.report import compare_with_truth
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from geoinv.source_wavelet import NormalEquations, estimate, filtered_wavelet, normal_equations
-from geoinv.traces import bandpass
+from geoinv.waveform.source_wavelet import NormalEquations, estimate, filtered_wavelet, normal_equations
+from geoinv.waveform.traces import bandpass
 
 DT = 0.004
 SAMPLES = 300

@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from geoinv import traces
+from geoinv.waveform import traces
 
 DT = 0.004
 T = np.arange(500) * DT

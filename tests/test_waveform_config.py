@@ -12,8 +12,8 @@ from rich.console import Console
 
 from geoinv import cli
 from geoinv.config import dump_toml, load, parse, template
-from geoinv.gravity_config import GravityConfig
-from geoinv.waveform_config import WaveformConfig
+from geoinv.gravity.config import GravityConfig
+from geoinv.waveform.config import WaveformConfig
 
 MINIMAL: dict[str, Any] = {"kind": "waveform", "data": {"file": "shots.segy"}, "grid": {"spacing": 20}, "model": {"velocity": 1800}}
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -185,8 +185,8 @@ class FakeJob(types.ModuleType):
 
 
 def test_command_line_goes_by_the_kind(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    job = FakeJob("geoinv.waveform_job")
-    monkeypatch.setitem(sys.modules, "geoinv.waveform_job", job)
+    job = FakeJob("geoinv.waveform.job")
+    monkeypatch.setitem(sys.modules, "geoinv.waveform.job", job)
     monkeypatch.chdir(file.parent)
 
     def run(*arguments: str) -> str:

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geoinv import config, waveform, waveform_inputs
-from geoinv.cells import Averaging, coarsened, interpolated
+from geoinv import config
 from geoinv.datasets import netcdf, synthetic
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import Checkpointed, Every
-from geoinv.waveform_bands import Filter, Gathers, bands, snapshots
-from geoinv.waveform_config import WaveformConfig
-from geoinv.waveform_inputs import Inputs
-from geoinv.waveform_objective import Objective, preconditioner
+from geoinv.waveform import inputs as waveform_inputs
+from geoinv.waveform import inversion as waveform
+from geoinv.waveform.bands import Filter, Gathers, bands, snapshots
+from geoinv.waveform.cells import Averaging, coarsened, interpolated
+from geoinv.waveform.config import WaveformConfig
+from geoinv.waveform.inputs import Inputs
+from geoinv.waveform.objective import Objective, preconditioner
 
 #: One shape for all tests that propagate waves: what is compiled for one serves the others.
 TOY: dict[str, Any] = {"shape": (16, 50), "spacing": 40.0, "shot_count": 5, "receiver_count": 23, "frequency": 6.0, "length": 1.8, "noise": 0.05}

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from geoinv import cli, config, report, rundir, waveform_inputs, waveform_job
+from geoinv import cli, config, report, rundir
 from geoinv.datasets import netcdf, segy, shots, synthetic
 from geoinv.operators.grid import Grid
-from geoinv.waveform_config import WaveformConfig
-from geoinv.waveform_inputs import Inputs
+from geoinv.waveform import inputs as waveform_inputs
+from geoinv.waveform import job as waveform_job
+from geoinv.waveform.config import WaveformConfig
+from geoinv.waveform.inputs import Inputs
 
 from test_waveform_inversion import TOY, options  # isort: skip
 
@@ -144,7 +146,7 @@ def test_command_line_from_segy_to_report(run: Run) -> None:
 
 def test_check_does_without_tensorflow(folder: Path) -> None:
     (folder / "toy.toml").write_text(config.dump_toml(options(folder)))
-    code = "import sys; from geoinv import config, waveform_job; print(waveform_job.check(config.load(sys.argv[1])))"
+    code = "import sys; from geoinv import config; from geoinv.waveform import job; print(job.check(config.load(sys.argv[1])))"
     ran = subprocess.run(
         [sys.executable, "-c", code + "; assert 'tensorflow' not in sys.modules", str(folder / "toy.toml")], capture_output=True, text=True
     )

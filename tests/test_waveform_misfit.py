@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from geoinv.waveform_misfit import L2, CrossCorrelation, Envelope, WaveformMisfit, envelope, hilbert
+from geoinv.waveform.misfit import L2, CrossCorrelation, Envelope, WaveformMisfit, envelope, hilbert
 
 MISFITS = [L2(), CrossCorrelation(), Envelope()]
 T = np.arange(400) * 0.005

@@ -255,16 +255,24 @@ class AcousticWave(ForwardOperator):
         Args:
             model: Structured as `model_spec`.
             cotangent: (shot, its data [receiver, time]) to the cotangent of these data, such as the residual; called from several threads.
-                With `Every`, that its band suits the interval is the caller's to see to (`wavelets.band`): it may differ from shot to shot.
+
+        Raises:
+            ValueError: With `Every`, snapshots too far apart for the band of a cotangent.
         """
         run = self._run(conform("model", model, self.model_spec))
+        source = model.get("wavelet", self.wavelet)
+        if tf.executing_eagerly():
+            self._check_start(source, model.get("initial"))
 
         def one(number: int) -> ShotGradient:
             medium, shot = run.media[number], run.shots[number]
             fine, end, record = self._loop.record(medium, shot)
             self._check_finite(run, {number: end})
             data = run.sampled(fine[tf.newaxis])[0]
-            residual = run.unsampled(cotangent(number, data)[tf.newaxis])[0]
+            adjoint_source = cotangent(number, data)
+            if tf.executing_eagerly():
+                self._check_sampling(f"cotangent of shot {self.placement.numbers[number]}", np.asarray(source[number]), adjoint_source.numpy())
+            residual = run.unsampled(adjoint_source[tf.newaxis])[0]
             gradient = run.alone(number, self._loop.adjoint(medium, shot, record, residual))
             window = self.placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
             return ShotGradient(window, {name: part for name, part in gradient._asdict().items() if name in self.parameters}, data)
@@ -305,12 +313,12 @@ class AcousticWave(ForwardOperator):
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
-        steps, step = self.differentiation.plan(1, 1.0).every, self.internal_step
-        if steps == 1:
+        plan, step = self.differentiation.plan(1, 1.0), self.internal_step
+        if plan.every == 1:
             return
         curved = np.gradient(np.gradient(source, axis=-1), axis=-1)  # the gradient weights the source's field with its second derivative
-        bands = wavelets.band(curved, self.dt)[1], wavelets.band(residual, self.dt)[1]
-        if steps * step * sum(bands) < 1:
+        bands = [wavelets.band(signal, self.dt, level=plan.level)[1] for signal in (curved, residual)]
+        if plan.every * step * sum(bands) < 1:
             return
         given = f"{self.differentiation} of {step:.3g} s for frequencies up to {bands[0]:.3g} Hz (source) and {bands[1]:.3g} Hz ({name})"
         largest = max(1, math.ceil(1 / (sum(bands) * step)) - 1)

@@ -12,11 +12,11 @@ import numpy as np
 
 from geoinv.datasets import shots
 
-from . import descent
-from .waveform_bands import Band, bands
-from .waveform_config import WaveformConfig
-from .waveform_inputs import Inputs
-from .waveform_objective import Objective, preconditioner
+from .. import descent
+from .bands import Band, bands
+from .config import WaveformConfig
+from .inputs import Inputs
+from .objective import Objective, preconditioner
 
 Record = dict[str, Any]
 INTERRUPTED = "Interrupted in band {}; this is the best model until then."

@@ -17,7 +17,7 @@ from geoinv.operators import checks
 from geoinv.operators.gravity.ground import raise_stations, too_deep
 from geoinv.operators.grid import Grid
 
-from .gravity_config import Data, GravityConfig
+from .config import Data, GravityConfig
 
 #: More cells than this are refused: no machine this runs on holds them.
 MAX_CELLS = 200_000_000

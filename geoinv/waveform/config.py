@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from geoinv.operators import checks
 
-from .config import Config, Count, Fraction, PathText, Positive, Section, UnitOfLength, Weight, option
+from ..config import Config, Count, Fraction, PathText, Positive, Section, UnitOfLength, Weight, option
 
 Number = TypeVar("Number")
 #: One number a band; a single one needs no brackets.

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from geoinv.operators import checks
 from geoinv.operators.constants import QUANTITIES
 
-from .config import Config, Count, Fraction, PathText, Positive, Section, Tolerance, UnitOfLength, Weight, option
+from ..config import Config, Count, Fraction, PathText, Positive, Section, Tolerance, UnitOfLength, Weight, option
 
 
 def _unit_of_gravity(unit: str) -> str:

@@ -19,8 +19,8 @@ from geoinv.operators.grid import DIMS, Grid
 from geoinv.operators.seismic import limits, wavelets
 
 from .cells import interpolated
-from .waveform_config import Model, Source, WaveformConfig
-from .waveform_survey import NETCDF, read_survey
+from .config import Model, Source, WaveformConfig
+from .survey import NETCDF, read_survey
 
 #: More cells than this are refused: no machine this runs on propagates waves through them in reasonable time.
 MAX_CELLS = 200_000_000

@@ -13,7 +13,7 @@ from geoinv.datasets import netcdf, segy, shots
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS
 
-from .waveform_config import Data
+from .config import Data
 
 NETCDF = (".nc", ".nc4")
 #: So many samples in a row at a trace's extreme are no wave.

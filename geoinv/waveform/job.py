@@ -11,16 +11,16 @@ import xarray
 from geoinv.datasets.files import sha256
 from geoinv.operators.grid import Grid
 
-from . import rundir, waveform_inputs
+from .. import rundir
+from ..console import COLUMNS, IterationTable, progress
 from .cells import interpolated
-from .console import COLUMNS, IterationTable, progress
-from .waveform_config import WaveformConfig
-from .waveform_inputs import Inputs
+from .config import WaveformConfig
+from .inputs import Inputs, describe, load
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .waveform import BandResult, Outcome
+    from .inversion import BandResult, Outcome
 
 # A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,12 +32,12 @@ def check(config: WaveformConfig) -> list[str]:
     Raises:
         ValueError: Anything wrong.
     """
-    return check_lines(waveform_inputs.load(config))
+    return check_lines(load(config))
 
 
 def check_lines(inputs: Inputs) -> list[str]:
     """What was read, and what to know about it."""
-    return [*waveform_inputs.describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+    return [*describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
 
 
 def invert(
@@ -65,7 +65,7 @@ def invert(
     """
     began = time.perf_counter()
     rundir.prepare(output, overwrite=overwrite)
-    inputs = waveform_inputs.load(config)
+    inputs = load(config)
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -74,11 +74,11 @@ def invert(
         say(line)
     import tensorflow as tf
 
-    from . import waveform
+    from . import inversion
 
     tf.get_logger().setLevel("ERROR")  # every band has a program of its own, and TensorFlow would wonder why it traces so often
     with IterationTable(console, COLUMNS["waveform"]) as table:
-        outcome = waveform.run(config, inputs, waveform.Watch(table.add, say))
+        outcome = inversion.run(config, inputs, inversion.Watch(table.add, say))
     with progress(console, "prediction"):
         data, start_misfit = _prediction(outcome.last, inputs)
     truth = None if true_velocity is None else interpolated(true_velocity[1], true_velocity[0], inputs.grid)
@@ -86,10 +86,10 @@ def invert(
     summary = _summary(config, inputs, outcome, data, model, start_misfit) | {"seconds": time.perf_counter() - began}
     rundir.clear(output)
     _export(config, inputs, model, output)
-    records = waveform.history(outcome.bands)
+    records = inversion.history(outcome.bands)
     rundir.write(output, config=config, model=model, predicted=data, extra={"wavelet": _wavelets(outcome)}, history=records, summary=summary)
     with progress(console, "figures and report"):
-        from .report import write
+        from ..report import write
 
         write(output)
     return summary

@@ -28,9 +28,9 @@ from geoinv.operators.sensitivity.strategy import Checkpointed, Every, Strategy
 
 from . import traces
 from .cells import Averaging, coarsened, interpolated
-from .waveform_config import Bands, Misfit, WaveformConfig
-from .waveform_inputs import Inputs, top_frequency
-from .waveform_misfit import WaveformMisfit
+from .config import Bands, Misfit, WaveformConfig
+from .inputs import Inputs, top_frequency
+from .misfit import WaveformMisfit
 
 #: The share of the largest snapshot interval that is used: later residuals differ from the one that was measured.
 MARGIN = 0.8
@@ -281,7 +281,7 @@ def snapshots(config: WaveformConfig, wave: AcousticWave, residual: np.ndarray) 
         raise checks.invalid("propagator.snapshot_every", options.snapshot_every, f"at most {largest:.0f} in this band", "Off, it is chosen.")
     every = options.snapshot_every or next((every for every in INTERVALS if every <= MARGIN * largest), 1)
     running = wave.subset(np.arange(min(cores(), wave.acquisition.shots)))
-    plans: list[Strategy] = [Every(every), *(Checkpointed(states) for states in (64, 32, 16, 8, 4, 2))]
+    plans: list[Strategy] = [Every(every, level=LEVEL), *(Checkpointed(states) for states in (64, 32, 16, 8, 4, 2))]
     for plan in plans:
         size = changed(running, differentiation=plan).memory_estimate()
         if (gigabytes := (size.kept + size.running) / 1e9) <= options.snapshot_memory:

@@ -18,11 +18,11 @@ from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import StoreAll
 
 from . import source_wavelet, traces
+from .bands import Band, Filter, Gathers, averaging, build_operator, changed, snapshots, stable_step
 from .cells import Averaging, interpolated
-from .waveform_bands import Band, Filter, Gathers, averaging, build_operator, changed, snapshots, stable_step
-from .waveform_config import Source, WaveformConfig
-from .waveform_inputs import Inputs
-from .waveform_misfit import L2, CrossCorrelation, Envelope, WaveformMisfit
+from .config import Source, WaveformConfig
+from .inputs import Inputs
+from .misfit import L2, CrossCorrelation, Envelope, WaveformMisfit
 
 MISFITS: dict[str, WaveformMisfit] = {"l2": L2(), "crosscorrelation": CrossCorrelation(), "envelope": Envelope()}
 #: A difference from cell to cell of this fraction of the mean velocity, everywhere, is a roughness of 1.

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from geoinv.datasets.shots import offsets
 from geoinv.operators.grid import Grid
 
-from .figures import DIVERGING, FIELD, colourbar, length_unit, thin_ticks
+from ..figures import DIVERGING, FIELD, colourbar, length_unit, thin_ticks
 
 if TYPE_CHECKING:
     import xarray

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from geoinv.operators.constants import UNITS
 from geoinv.operators.grid import Grid
 
-from .figures import DIVERGING, FIELD, colourbar, length_unit, thin_ticks
+from ..figures import DIVERGING, FIELD, colourbar, length_unit, thin_ticks
 
 if TYPE_CHECKING:
     import xarray

@@ -10,10 +10,10 @@ import numpy as np
 from geoinv.datasets import trend
 from geoinv.datasets.files import sha256
 
-from . import gravity_inputs, rundir
-from .console import COLUMNS, IterationTable, progress
-from .gravity_config import GravityConfig
-from .gravity_inputs import Inputs
+from .. import rundir
+from ..console import COLUMNS, IterationTable, progress
+from .config import GravityConfig
+from .inputs import Inputs, describe, load
 
 if TYPE_CHECKING:
     import xarray
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from geoinv.operators.forward import ForwardOperator
 
-    from .inversion import Outcome, Problem
+    from ..inversion import Outcome, Problem
 
 MGAL = 1e5  # mGal in one m/s2
 
@@ -35,7 +35,7 @@ def check(config: GravityConfig) -> list[str]:
     Raises:
         ValueError: Anything wrong.
     """
-    return check_lines(gravity_inputs.load(config))
+    return check_lines(load(config))
 
 
 def invert(
@@ -58,7 +58,7 @@ def invert(
     """
     began = time.perf_counter()
     rundir.prepare(output, overwrite=overwrite)
-    inputs = gravity_inputs.load(config)
+    inputs = load(config)
     for line in check_lines(inputs):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     operator = build_operator(config, inputs, console)
@@ -71,7 +71,7 @@ def invert(
     _export(config, inputs, model, output)
     rundir.write(output, config=config, model=model, predicted=data, history=[each.record() for each in outcome.iterates], summary=summary)
     with progress(console, "figures and report"):
-        from .report import write
+        from ..report import write
 
         write(output)
     return summary
@@ -79,7 +79,7 @@ def invert(
 
 def check_lines(inputs: Inputs) -> list[str]:
     """What was read, and what to know about it."""
-    return [*gravity_inputs.describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+    return [*describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
 
 
 def build_operator(config: GravityConfig, inputs: Inputs, console: "Console") -> "ForwardOperator":
@@ -87,7 +87,7 @@ def build_operator(config: GravityConfig, inputs: Inputs, console: "Console") ->
     from geoinv.operators.gravity.poisson import GravityPoisson
     from geoinv.operators.gravity.prism import GravityPrism
 
-    from .maps import ActiveCells, WithTrend
+    from ..maps import ActiveCells, WithTrend
 
     with progress(console, "forward operator"):
         if config.operator.kind == "prism":
@@ -105,10 +105,10 @@ def build_problem(config: GravityConfig, inputs: Inputs, operator: "ForwardOpera
     """The inverse problem of the stations that are fitted."""
     import tensorflow as tf
 
-    from .inversion import Problem
-    from .misfit import L2, Huber
-    from .regularization import small_and_smooth
-    from .weighting import depth_weights, probed_diagonal, sensitivity_weights
+    from ..inversion import Problem
+    from ..misfit import L2, Huber
+    from ..regularization import small_and_smooth
+    from ..weighting import depth_weights, probed_diagonal, sensitivity_weights
 
     part = operator.subset(inputs.fitted)
     observed, uncertainty = (inputs.survey[name].values[inputs.fitted] for name in ("observed", "uncertainty"))
@@ -140,7 +140,7 @@ def build_problem(config: GravityConfig, inputs: Inputs, operator: "ForwardOpera
 
 
 def _run(config: GravityConfig, problem: "Problem", console: "Console") -> "Outcome":
-    from .inversion import Settings, run
+    from ..inversion import Settings, run
 
     options = config.inversion
     names = ("target_chi2", "max_iterations", "trade_off_ratio", "cooling_factor", "cooling_every", "cg_iterations", "cg_tolerance", "stagnation")

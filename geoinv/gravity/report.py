@@ -8,7 +8,8 @@ import numpy as np
 
 from geoinv.operators.grid import Grid
 
-from . import gravity_figures, page, rundir
+from .. import page, rundir
+from . import figures
 
 if TYPE_CHECKING:
     import xarray
@@ -28,9 +29,9 @@ def draw(run: rundir.Run) -> dict[str, "Figure"]:
     """The figures, by name."""
     target = tomllib.loads(run.config).get("inversion", {}).get("target_chi2", 1.0)
     return {
-        "survey": gravity_figures.survey_maps(run.predicted),
-        "model": gravity_figures.model_sections(run.model),
-        "convergence": gravity_figures.convergence(run.history, target),
+        "survey": figures.survey_maps(run.predicted),
+        "model": figures.model_sections(run.model),
+        "convergence": figures.convergence(run.history, target),
     }
 
 

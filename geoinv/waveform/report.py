@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import page, rundir, waveform_figures
+from .. import page, rundir
+from . import figures
 
 if TYPE_CHECKING:
     import xarray
@@ -34,18 +35,18 @@ CAPTIONS = {
 
 def draw(run: rundir.Run) -> dict[str, "Figure"]:
     """The figures, by name."""
-    figures = {
-        "velocity": waveform_figures.velocity(run.model),
-        "profiles": waveform_figures.profiles(run.model),
-        "gathers": waveform_figures.gathers(run.predicted),
-        "residuals": waveform_figures.residuals(run.predicted),
-        "convergence": waveform_figures.convergence(run.history),
+    drawn = {
+        "velocity": figures.velocity(run.model),
+        "profiles": figures.profiles(run.model),
+        "gathers": figures.gathers(run.predicted),
+        "residuals": figures.residuals(run.predicted),
+        "convergence": figures.convergence(run.history),
     }
     if "wavelet" in run.extra:
-        figures["wavelets"] = waveform_figures.wavelets(run.extra["wavelet"])
+        drawn["wavelets"] = figures.wavelets(run.extra["wavelet"])
     if "illumination" in run.model:
-        figures["illumination"] = waveform_figures.illumination(run.model)
-    return figures
+        drawn["illumination"] = figures.illumination(run.model)
+    return drawn
 
 
 def key_numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

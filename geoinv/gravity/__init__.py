@@ -1,0 +1,1 @@
+"""Gravity to density: from a config to a directory of results (`job`)."""
