@@ -254,6 +254,17 @@ def test_a_grid_beyond_the_start_model_is_said(folder: Path) -> None:
     assert inputs.warnings == ("The grid reaches 400 m beyond the cells of model.file: the values at its edge go on there.",)
 
 
+def test_a_start_model_on_finer_cells_keeps_its_sea_floor(folder: Path) -> None:
+    depth = 20.0 + 40.0 * np.arange(16)
+    np.save(folder / "sea.npy", np.where(depth < 120.0, 1500.0, 2000.0 + depth)[:, None] * np.ones(50))
+    model = {"file": "sea.npy", "file_spacing": 40.0, "water_depth": 120.0}
+    inputs = load(folder, model=model, grid={"spacing": 10.0}, bands={"points_per_wavelength": None})
+    assert inputs.grid.shape == (64, 200)
+    np.testing.assert_allclose(inputs.velocity[-12:], 1500.0)
+    below = -inputs.grid.centers[0][:-12]
+    np.testing.assert_allclose(inputs.velocity[:-12, 7], np.clip(2000.0 + below, 2140.0, 2620.0), rtol=1e-12)
+
+
 def test_density_of_gardner_is_not_that_of_water(folder: Path) -> None:
     inputs = load(folder, model={"density": "gardner", "water_depth": 120.0})
     assert inputs.density is not None and np.all(inputs.density[-3:] == 1000.0)

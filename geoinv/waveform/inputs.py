@@ -236,13 +236,28 @@ def points_per_wavelength(order: int) -> float:
 
 def _start(model: Model, grid: Grid, own: tuple[Grid, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
     """The start model and the cells that may change."""
-    depth = (grid.edges[0][-1] - grid.centers[0]).reshape(-1, *[1] * (grid.ndim - 1))
-    water = np.broadcast_to(depth < (model.water_depth or 0.0), grid.shape)
+    depth, floor = _depth(grid), model.water_depth or 0.0
+    water = np.broadcast_to(depth < floor, grid.shape)
     if own is not None:
-        return (own[1] if own[0] is grid else _resampled("model.file", own[1], own[0], grid)), ~water
-    below = np.maximum(depth - (model.water_depth or 0.0), 0.0)
-    velocity = np.broadcast_to(float(model.velocity or 0.0) + model.gradient * below, grid.shape)
+        return (own[1] if own[0] is grid else _resampled_by_layer(own[1], own[0], grid, floor)), ~water
+    velocity = np.broadcast_to(float(model.velocity or 0.0) + model.gradient * np.maximum(depth - floor, 0.0), grid.shape)
     return np.where(water, model.water_velocity, velocity), ~water
+
+
+def _depth(grid: Grid) -> np.ndarray:
+    """Of the cells' centres below the top of a grid, m, broadcastable over it."""
+    return (grid.edges[0][-1] - grid.centers[0]).reshape(-1, *[1] * (grid.ndim - 1))
+
+
+def _resampled_by_layer(values: np.ndarray, own: Grid, grid: Grid, floor: float) -> np.ndarray:
+    """A file's velocity on the grid: water and what lies below the sea floor each from its own cells, so that the floor stays sharp."""
+    wet = _depth(own).ravel() < floor
+    if wet.all() or not wet.any():
+        return _resampled("model.file", values, own, grid)
+    first = np.argmax(wet)  # the lowest row of water
+    rows = np.arange(len(wet))
+    water = _resampled("model.file", values[np.maximum(rows, first)], own, grid)
+    return np.where(_depth(grid) < floor, water, interpolated(values[np.minimum(rows, first - 1)], own, grid))
 
 
 def _density(model: Model, grid: Grid, velocity: np.ndarray, free: np.ndarray) -> np.ndarray | None:

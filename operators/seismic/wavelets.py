@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.fft
 
 from .. import checks
 from .resampling import resample
@@ -197,22 +198,26 @@ def band(signal: Any, dt: float, *, level: float = 5e-4) -> tuple[float, float]:
         level: The amplitude ratio, below 1.
 
     Returns:
-        lowest, highest: In Hz, on a frequency grid of ``1 / (2 n dt)``; zeros for a signal that is zero.
+        lowest, highest: In Hz, on a frequency grid of ``1 / (2 n dt)`` or somewhat finer; zeros for a signal that is zero.
 
     Raises:
         ValueError: Values that are not finite, an interval that is not positive.
     """
-    signal = checks.finite("signal", signal)
+    dtype = np.float32 if getattr(signal, "dtype", None) == np.float32 else np.float64
+    signal = checks.finite("signal", signal, dtype=dtype)
     checks.positive("dt", dt)
-    n = signal.shape[-1]
-    fade = max(1, n // 20)
-    faded = signal * np.r_[np.ones(n - fade), np.cos(np.pi / 2 * np.arange(1, fade + 1) / (fade + 1)) ** 2]
-    power = np.sum(np.abs(np.fft.rfft(faded, 2 * n)) ** 2, axis=tuple(range(signal.ndim - 1)))
-    power[1:-1] *= 2  # the negative frequencies
-    allowed = level**2 * power.sum()
-    if allowed == 0:
+    n, largest = signal.shape[-1], np.abs(signal).max(initial=0)
+    if largest == 0:
         return 0.0, 0.0
-    frequencies = np.fft.rfftfreq(2 * n, dt)
+    fade = max(1, n // 20)
+    fading = np.r_[np.ones(n - fade), np.cos(np.pi / 2 * np.arange(1, fade + 1) / (fade + 1)) ** 2]
+    faded = signal * (fading / largest).astype(dtype)  # squares of single-precision pressures would underflow
+    length = scipy.fft.next_fast_len(2 * n, real=True)
+    spectra = scipy.fft.rfft(faded, length).reshape(-1, length // 2 + 1)
+    power = sum(np.einsum("tf,tf->f", part, part, dtype=np.float64) for part in (spectra.real, spectra.imag))
+    power[1 : (length + 1) // 2] *= 2  # the negative frequencies
+    allowed = level**2 * power.sum()
+    frequencies = scipy.fft.rfftfreq(length, dt)
     highest = power.size - 1 - np.searchsorted(np.cumsum(power[::-1]), allowed, side="right")
     return float(frequencies[np.searchsorted(np.cumsum(power), allowed, side="right")]), float(frequencies[highest])
 
