@@ -77,6 +77,18 @@ class Linearization:
             return product
         return tf.nest.map_structure(tf.add, conform("add_to", add_to, self.model_spec), product)
 
+    def gauss_newton_product(self, tangent: Nest, weights: Nest | None = None) -> Nest:
+        """``J* W J v``: what the Hessian of ``1/2 (F - d)* W (F - d)`` makes of v, second derivatives of F left out.
+
+        Args:
+            tangent: v, structured as `model_spec`.
+            weights: The diagonal of W, structured as `data_spec`, such as 1 / uncertainty^2; ones by default.
+        """
+        change = self.jvp(tangent)
+        if weights is not None:
+            change = tf.nest.map_structure(tf.multiply, conform("weights", weights, self.data_spec), change)
+        return self.vjp(change)
+
     def hessian_product(self, tangent: Nest, cotangent: Nest) -> Nest:
         """``sum_k w_k (d2F_k/dm2) v``: the derivative of ``vjp(w)`` with respect to the model, along v."""
         if self.curvature is None:

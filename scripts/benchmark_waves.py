@@ -10,7 +10,7 @@ from benchmark_cases import memory_growth, timed
 from geoinv.operators import AcousticWave, Acquisition, Grid
 from geoinv.operators.forward import Linearization, Nest
 from geoinv.operators.seismic import Absorbing, wavelets
-from geoinv.operators.sensitivity import Every, StoreAll, Strategy
+from geoinv.operators.sensitivity import Boundary, Every, StoreAll, Strategy
 
 Figures = Iterator[tuple[str, str, float, str]]
 SPACING, DT, FREQUENCY = 5.0, 1e-3, 25.0
@@ -59,6 +59,15 @@ def wave(side: int, samples: int, shots: int, scale: float, repeats: int) -> Fig
         yield "geoinv", "reflection" + suffix, reflection(layer), "dB"
 
 
+def wave_memory(scale: float, repeats: int) -> Figures:
+    """The gradient of all shots in little memory: each forward and back before its core takes the next one. First of all in its process."""
+    side, samples, shots = max(40, round(400 * scale)), max(20, round(500 * scale)), 4
+    operator, model = survey((side, side), samples, shots, Boundary(), LAYERS[" (5 cells)"])
+    call = functools.partial(_by_shot, operator, model)
+    yield "geoinv", "gradient-memory", memory_growth(call), "GB"
+    yield "geoinv", "gradient", side**2 * samples * shots / 1e6 / timed({"gradient": call}, repeats)["gradient"], "Mpt/s"
+
+
 def wave_3d(scale: float, repeats: int) -> Figures:
     """Forward and gradient in a cube, with layers of 10 cells."""
     side, samples, shots = max(24, round(150 * scale)), max(160, round(300 * scale)), 2
@@ -78,6 +87,10 @@ def _forward(wave: AcousticWave, model: Nest) -> np.ndarray:
 def _gradient(wave: AcousticWave, model: Nest) -> np.ndarray:
     at = wave.linearize(model)
     return np.asarray(at.vjp(2 * at.data)["velocity"])
+
+
+def _by_shot(wave: AcousticWave, model: Nest) -> np.ndarray:
+    return np.sum([part.values["velocity"] for part in wave.shot_gradients(model, lambda shot, data: 2 * data)], axis=0)
 
 
 def _jvp(at: Linearization, model: Nest) -> np.ndarray:

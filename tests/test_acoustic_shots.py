@@ -107,13 +107,16 @@ def test_gauss_newton_product_is_symmetric_and_not_negative() -> None:
     wave, at = waves.small(CASE), linearized(CASE)
     first, second = (waves.direction_of(wave, seed) for seed in (1, 2))
     images = [at.jvp(v) for v in (first, second)]
-    products = [at.vjp(image) for image in images]
+    products = [at.gauss_newton_product(v) for v in (first, second)]
     sizes = [testing.norm(image) for image in images]
     assert testing.inner(first, products[0]) == pytest.approx(sizes[0] ** 2, rel=1e-12)
     expected = testing.inner(*images)
     assert abs(expected) > 1e-3 * sizes[0] * sizes[1]  # the two say something about one another
     for found in (testing.inner(first, products[1]), testing.inner(second, products[0])):
         assert abs(found - expected) <= 1e-12 * sizes[0] * sizes[1]
+    weights = testing.random(at.data_spec, seed=4) ** 2
+    weighted = testing.inner(first, at.gauss_newton_product(first, weights))
+    assert weighted == pytest.approx(float(np.sum(weights * images[0] ** 2)), rel=1e-12)
 
 
 def test_checkpoints_give_the_gradient_that_storing_gives() -> None:

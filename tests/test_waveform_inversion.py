@@ -15,7 +15,7 @@ from geoinv.operators.sensitivity.strategy import Checkpointed, Every
 from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import inversion as waveform
 from geoinv.waveform.bands import Filter, Gathers, bands, snapshots
-from geoinv.waveform.cells import Averaging, coarsened, interpolated
+from geoinv.waveform.cells import Averaging, coarsened, interpolated, sampled
 from geoinv.waveform.config import WaveformConfig
 from geoinv.waveform.inputs import Inputs
 from geoinv.waveform.objective import Objective, preconditioner
@@ -85,6 +85,15 @@ def test_interpolation_is_exact_for_what_is_linear() -> None:
     up, east = np.meshgrid(*source.centers, indexing="ij")
     expected_up, expected_east = np.meshgrid(*target.centers, indexing="ij")
     np.testing.assert_allclose(interpolated(2 * up - 3 * east, source, target), 2 * expected_up - 3 * expected_east, atol=1e-9)
+
+
+def test_sampling_takes_the_cell_that_holds_a_centre() -> None:
+    source = Grid.uniform((3, 4), (20.0, 20.0))
+    values = np.arange(12.0).reshape(3, 4)
+    halved = Grid.uniform((6, 8), (10.0, 10.0))
+    np.testing.assert_array_equal(sampled(values, source, halved), np.kron(values, np.ones((2, 2))))
+    beyond = Grid.uniform((2, 2), (30.0, 60.0), (-100.0, 30.0))  # below all cells; centres at 60 (an edge) and 120 (beyond the last)
+    np.testing.assert_array_equal(sampled(values, source, beyond), [[3.0, 3.0], [3.0, 3.0]])
 
 
 # ---------------------------------------------------------------------------------------------------------------- filter

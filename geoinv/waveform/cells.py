@@ -1,4 +1,4 @@
-r"""Fields on other cells: interpolated, or averaged as waves average them.
+r"""Fields on other cells: interpolated, sampled, or averaged as waves average them.
 
 Over cells much smaller than a wavelength a wave feels, without contrasts of density, the mean of the squared slowness, for that is
 what multiplies the pressure's second derivative in time. Averaged over larger cells with the shares W of the smaller ones in each,
@@ -23,6 +23,12 @@ def interpolated(values: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     """A field [source.shape] at the centres of another grid's cells: linear between its own centres, constant outside of them."""
     at = [np.clip(centers, own[0], own[-1]) for centers, own in zip(target.centers, source.centers, strict=True)]
     return RegularGridInterpolator(source.centers, values)(tuple(np.meshgrid(*at, indexing="ij")))
+
+
+def sampled(values: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """A field [source.shape] at the centres of another grid's cells: that of the cell which holds each, or of the nearest one."""
+    at = [np.clip(np.searchsorted(edges, own, side="right") - 1, 0, edges.size - 2) for edges, own in zip(source.edges, target.centers, strict=True)]
+    return values[np.ix_(*at)]
 
 
 def coarsened(grid: Grid, spacing: float) -> Grid:

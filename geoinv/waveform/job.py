@@ -13,7 +13,7 @@ from geoinv.operators.grid import Grid
 
 from .. import rundir
 from ..console import COLUMNS, IterationTable, progress
-from .cells import interpolated
+from .cells import sampled
 from .config import WaveformConfig
 from .inputs import Inputs, describe, load
 
@@ -81,7 +81,7 @@ def invert(
         outcome = inversion.run(config, inputs, inversion.Watch(table.add, say))
     with progress(console, "prediction"):
         data, start_misfit = _prediction(outcome.last, inputs)
-    truth = None if true_velocity is None else interpolated(true_velocity[1], true_velocity[0], inputs.grid)
+    truth = None if true_velocity is None else sampled(true_velocity[1], true_velocity[0], inputs.grid)
     model = _model(outcome, inputs, truth)
     summary = _summary(config, inputs, outcome, data, model, start_misfit) | {"seconds": time.perf_counter() - began}
     rundir.clear(output)
