@@ -104,8 +104,8 @@ def invert(
 
     summary = _job(settings).invert(settings, directory, overwrite=overwrite, console=Console())
     print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
-    if summary["status"] == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    if code := {"interrupted": INTERRUPTED, "failed": MISUSE}.get(summary["status"]):
+        raise typer.Exit(code)
 
 
 @app.command()

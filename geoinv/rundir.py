@@ -43,6 +43,7 @@ STATUSES = {
     "stagnated": "Stagnated",
     "iteration-limit": "Stopped at the iteration limit",
     "interrupted": "Interrupted",
+    "failed": "Ended early",
 }
 
 _PACKAGES = ("geoinv", "tensorflow", "numpy", "scipy", "xarray", "h5netcdf", "segyio", "choclo", "pyproj", "boule")

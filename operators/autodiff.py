@@ -39,7 +39,7 @@ def differentiable(
         # What a user gathers from a result comes back as IndexedSlices.
         return list(pullback(at, outputs, [tf.convert_to_tensor(part) for part in cotangents]))
 
-    if tf.executing_eagerly() and not record.could_possibly_record():
+    if not recording():
         return list(function(*inputs))  # nobody asks for a derivative: the records below would cost more than a small product
     if not tf.executing_eagerly():
         # Tensors of this graph: a tape may be recording in the backward graph of another one, whose tensors arrive uncaptured.
@@ -59,6 +59,11 @@ def differentiable(
         lambda *tangents: list(pushforward(inputs, outputs, tangents)),
     )  # fmt: skip
     return outputs
+
+
+def recording() -> bool:
+    """Whether a derivative of what is computed now may be asked for: a tape or an accumulator is there, or a graph is built."""
+    return not tf.executing_eagerly() or record.could_possibly_record()
 
 
 def in_graph(nest: Nest) -> Nest:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from scipy.sparse.linalg import LinearOperator
 
 from . import checks
-from .autodiff import Recorded
+from .autodiff import Recorded, recording
 
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
 
@@ -148,7 +148,9 @@ class ForwardOperator(abc.ABC):
         Raises:
             ValueError: The model does not match `model_spec`.
         """
-        return Recorded.at(self, conform("model", model, self.model_spec)).data()
+        model = conform("model", model, self.model_spec)
+        # Where nobody records nothing is kept for a derivative: of waves that is nearly all of the memory.
+        return Recorded.at(self, model).data() if recording() else self.forward(model)
 
     def __matmul__(self, inner: "ForwardOperator") -> "Chain":
         return Chain(self, inner)

@@ -44,18 +44,22 @@ def wave(side: int, samples: int, shots: int, scale: float, repeats: int) -> Fig
     yield "geoinv", "gradient-memory-100-steps", memory_growth(lambda: _gradient(few, model)), "GB"
     for suffix, layer in LAYERS.items():
         operator, exact = (survey((side, side), samples, shots, strategy, layer)[0] for strategy in (Every(4), StoreAll()))
-        at = exact.linearize(model)
+        at, sparsely = exact.linearize(model), operator.linearize(model)
         calls = {
             "forward": functools.partial(_forward, operator, model),
             "gradient-every-4": functools.partial(_gradient, operator, model),
             "gradient": functools.partial(_gradient, exact, model),
             "jvp": functools.partial(_jvp, at, model),
+            "jvp-every-4": functools.partial(_jvp, sparsely, model),
         }
+        seconds = {}
         for metric, call in calls.items():
             call()
-            seconds = timed({metric: call}, repeats)[metric]
+            seconds |= timed({metric: call}, repeats)
             for name in (metric, *ALIASES.get(metric, ())):
-                yield "geoinv", name + suffix, points / seconds, "Mpt/s"
+                yield "geoinv", name + suffix, points / seconds[metric], "Mpt/s"
+        for metric in ("jvp", "jvp-every-4"):  # where the images of every step were kept, and where the field is computed again
+            yield "geoinv", f"{metric}-cost{suffix}", seconds[metric] / seconds["forward"], "forward runs"
         yield "geoinv", "reflection" + suffix, reflection(layer), "dB"
 
 

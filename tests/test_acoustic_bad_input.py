@@ -75,6 +75,13 @@ def moved(points: np.ndarray, number: int, position: list[float]) -> np.ndarray:
         ({"density": np.zeros(GRID.shape)}, "'density' 0 at index 0: must be positive"),
         ({"wavelet": np.where(np.arange(250) == 7, np.nan, SIGNAL)}, "'wavelet' nan at index 7: must be finite"),
         ({"wavelet": np.ones((2, 3, 250)) * SIGNAL}, r"'wavelet' of shape \(2, 3, 250\): must be of shape \(250,\) or \(2, 1, 250\)"),
+        ({"wavelet": 1.0}, r"'wavelet' of shape \(\): must be of shape \[time\]"),
+        ({"wavelet": np.zeros(0)}, r"'wavelet' of shape \(0,\): must be of shape \[time\]"),
+        ({"samples": -5}, "'samples' -5: must be a whole number, 1 or more"),
+        ({"samples": 99.5}, "'samples' 99.5: must be a whole number, 1 or more"),
+        ({"differentiation": Every}, "'differentiation' .*Every.*: must be a strategy, such as"),
+        ({"grid": Grid.uniform((3, 40), (70.0, 10.0)), "order": 4}, "'grid' of 3 cells along upward: must be of 5 or more"),
+        ({"boundary": Absorbing(((10, 10), (10, 0))), "aperture": 50.0}, "'aperture' 50.0 m with layers of 10 and 0 cells .*on all sides"),
         ({"samples": 50}, "'wavelet' of 250 samples, 50 in the record"),
         ({"differentiation": Every(20)}, r"'differentiation' Every\(steps=20\) of 0\.001 s for frequencies up to .* must be Every\(\d+\) or finer"),
     ],
@@ -103,7 +110,8 @@ def test_the_coarsest_snapshots_that_are_advised_are_accepted() -> None:
         ((SOURCES, RECEIVERS[:0]), "'receivers' of shape"),
         ((moved(SOURCES, 1, [np.nan, 0.0]), RECEIVERS), "'sources' .* of shot 1, number 0: must be finite"),
         ((SOURCES, RECEIVERS, np.ones((2, 3))), r"'live' of shape \(2, 3\): must be of shape \(2, 2\)"),
-        ((SOURCES, RECEIVERS, None, np.array([[True], [False]])), "'sources' none live in a shot"),
+        ((SOURCES, RECEIVERS, None, np.array([[True], [False]])), "'sources' none live in shot 1"),
+        ((SOURCES, RECEIVERS, np.array([[False, False], [True, True]])), "'receivers' none live in shot 0: must be .* 1 shots have none"),
     ],
 )
 def test_acquisitions_refused(arguments: tuple, message: str) -> None:
@@ -178,8 +186,10 @@ def test_velocities_refused(value: float, message: str) -> None:
     ],
 )
 def test_models_refused(model: dict[str, Any], message: str) -> None:
-    with refused(message):
-        wave()(model)
+    operator = wave()
+    for compute in (operator, operator.forward, operator.linearize, operator.illumination):
+        with refused(message):
+            compute(model)
 
 
 @pytest.mark.parametrize("units", [[2], [-1], [], [0.5], [True, False, True]])
@@ -212,6 +222,17 @@ def test_a_wavelet_shorter_than_the_record_is_padded_and_this_is_said() -> None:
         operator = wave(samples=310)
     assert operator.data_spec.shape == (2, 2, 310)
     np.testing.assert_array_equal(operator.wavelet[1, 0], np.r_[SIGNAL, np.zeros(60)])
+
+
+def test_a_velocity_below_the_limit_is_warned_of() -> None:
+    slow = {"velocity": np.full(GRID.shape, 1400.0, np.float32)}
+    with pytest.warns(UserWarning, match=r"velocities below velocity_limits \(1500 m/s\)"):
+        wave().step_matrix(slow)
+
+
+def test_a_dtype_may_be_given_by_its_name() -> None:
+    assert wave(dtype="float32").memory_estimate() == wave().memory_estimate()
+    assert wave(wavelet=np.ones(1), differentiation=Every(2)).data_spec.shape == (2, 2, 1)
 
 
 def test_an_unknown_option_is_an_error() -> None:

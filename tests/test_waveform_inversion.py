@@ -1,6 +1,7 @@
 """Full-waveform inversion, part by part: cells of a band, its filter, the objective's gradient, the preconditioner, the loop over bands."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,11 @@ def test_wavelet_is_found(tuned: tuple[Objective, np.ndarray]) -> None:
     assert abs(likeness(guess)) < 0.5 and likeness(found.wavelet) > 0.97
 
 
-def test_preconditioner_is_symmetric_and_positive(tuned: tuple[Objective, np.ndarray]) -> None:
+@pytest.mark.parametrize("kind", ["illumination", "hessian"])
+def test_preconditioner_is_symmetric_and_positive(tuned: tuple[Objective, np.ndarray], kind: str) -> None:
     found, start = tuned
-    lit = found.diagonal(start, "illumination", 0)
+    assert isinstance(found.wave.differentiation, Every)
+    lit = found.diagonal(start, kind, 0)
     assert lit.min() > 0
     rows = found.velocity(lit)
     assert rows[-3:].mean() > 10 * rows[:3].mean(), "sources are along the top"
@@ -217,23 +220,44 @@ def test_inversion_brings_the_model_closer(folder: Path, example: synthetic.Wave
     assert found.min() >= 1400 and found.max() <= 3600
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:gradients take")
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"source": {"per_shot": True}},
+        {"inversion": {"preconditioner": "hessian"}},
+        {"model": {"density": "gardner"}, "propagator": {"free_surface": True}},
+        {"propagator": {"snapshot_memory": 1e-6}},
+        {"propagator": {"aperture": 600.0}},
+        {"misfit": {"kind": "envelope", "top_mute_velocity": 2500.0}},
+    ],
+    ids=str,
+)
+def test_the_misfit_falls_with_other_options(folder: Path, sections: dict[str, Any]) -> None:
+    made = options(folder, bands={"iterations": [3]}, **sections)
+    outcome = waveform.run(made, waveform_inputs.load(made), waveform.Watch())
+    assert outcome.status == "iteration-limit"
+    assert outcome.last.misfit < 0.8 * outcome.last.history[0]["misfit"]
+
+
 def test_memory_that_snapshots_exceed_is_saved_by_checkpoints_and_said(tuned: tuple[Objective, np.ndarray]) -> None:
     found, _ = tuned
-    residual = found.gathers.observed[:2]
+    highest = 1.5 * 7.5
 
     def chosen(gigabytes: float) -> Any:
         propagator = found.config.propagator.model_copy(update={"snapshot_memory": gigabytes})
-        return snapshots(found.config.model_copy(update={"propagator": propagator}), found.wave, residual)
+        return snapshots(found.config.model_copy(update={"propagator": propagator}), found.wave, highest)
 
     assert isinstance(chosen(2.0), Every)
     plans = (chosen(2.0), Checkpointed(2))
-    sizes = (dataclasses.replace(found.wave.subset(np.arange(min(cores(), 5))), differentiation=plan).memory_estimate() for plan in plans)
+    sizes = (dataclasses.replace(found.wave, differentiation=plan).memory_estimate(min(cores(), 5)) for plan in plans)
     every, checkpointed = ((size.kept + size.running) / 1e9 for size in sizes)
     assert checkpointed < every
     assert isinstance(chosen((checkpointed + every) / 2), Checkpointed)
     often = found.config.model_copy(update={"propagator": found.config.propagator.model_copy(update={"snapshot_every": 99})})
     with pytest.raises(ValueError, match=r"^Invalid 'propagator.snapshot_every' 99: must be at most \d+ in this band"):
-        snapshots(often, found.wave, residual)
+        snapshots(often, found.wave, highest)
     with pytest.warns(UserWarning, match=r"gradients take .* GB with Checkpointed\(states=2\), more than snapshot_memory = 1e-06 GB"):
         assert chosen(1e-6) == Checkpointed(2)
 
@@ -267,6 +291,18 @@ def test_water_does_not_change_and_rounds_fit_the_wavelet_again(folder: Path) ->
     np.testing.assert_array_equal(found[-3:], inputs.velocity[-3:])
     assert 0 < np.abs(found[:-3] - inputs.velocity[:-3]).max() <= 40.0
     assert [record["iteration"] for record in outcome.last.history] == [0, 1, 2]
+
+
+def test_a_band_that_cannot_be_run_keeps_those_before_it(folder: Path) -> None:
+    made = options(folder, bands={"lowpass": [4.0, 10.0], "iterations": [1, 1]}, propagator={"snapshot_every": 5})
+    outcome = waveform.run(made, waveform_inputs.load(made), waveform.Watch())
+    assert outcome.status == "failed" and [each.band.number for each in outcome.bands] == [1]
+    assert re.fullmatch(
+        r"Ended after .* band 1, whose model this is: Invalid 'propagator.snapshot_every' 5: must be at most [1-4] in .*", outcome.reason
+    )
+    bad = options(folder, propagator={"snapshot_every": 99})
+    with pytest.raises(ValueError, match=r"'propagator.snapshot_every' 99"):
+        waveform.run(bad, waveform_inputs.load(bad), waveform.Watch())
 
 
 def test_an_interruption_keeps_the_best_model(folder: Path) -> None:

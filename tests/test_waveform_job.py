@@ -15,6 +15,7 @@ from rich.console import Console
 from geoinv import cli, config, report, rundir
 from geoinv.datasets import netcdf, segy, shots, synthetic
 from geoinv.operators.grid import Grid
+from geoinv.operators.seismic import wavelets
 from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import job as waveform_job
 from geoinv.waveform.config import WaveformConfig
@@ -139,6 +140,23 @@ def test_command_line_from_segy_to_report(run: Run) -> None:
     assert out[first].endswith("compiling ...") and out[first + 1].startswith("band 1: wavelet fitted, gradients with Every")
     Path("line/report.html").unlink()
     assert run("report", "line")[:2] == (0, ["line/report.html"]) and Path("line/report.html").is_file()
+
+
+@pytest.mark.slow
+def test_three_dimensions_from_survey_to_report(tmp_path: Path) -> None:
+    grid = Grid.uniform((14, 16, 18), (40.0,) * 3, origin=(-560.0, 0.0, 0.0))
+    away = np.meshgrid(*(centers - at for centers, at in zip(grid.centers, (-300.0, 320.0, 360.0), strict=True)), indexing="ij")
+    velocity = 2000.0 - 200.0 * np.exp(-sum((part / 120.0) ** 2 for part in away))
+    sources = np.array([[-60.0, 320.0, 80.0], [-60.0, 320.0, 640.0], [-60.0, 80.0, 360.0]])
+    receivers = np.array([[-60.0, north, east] for north in np.arange(60.0, 600.0, 120.0) for east in np.arange(60.0, 700.0, 120.0)])
+    survey = synthetic.record(grid, velocity, sources, receivers, wavelets.ricker(6.0, 200, 0.004), dt=0.004, refine=1, noise=0.02)
+    netcdf.write(tmp_path / "survey.nc", survey)
+    netcdf.write(tmp_path / "start.nc", grid.to_xarray(np.full(grid.shape, 2000.0), name="velocity", units="m/s"))
+    made = options(tmp_path, data={"dimensions": 3}, bands={"iterations": [2]}, misfit={"nearest_offset": 0.0})
+    summary = waveform_job.invert(made, tmp_path / "out", console=Console(quiet=True), true_velocity=(grid, velocity))
+    assert summary["bands"][0]["misfit"] < 0.7 * summary["bands"][0]["misfit_start"]
+    assert summary["model_rms_error"] < summary["model_rms_error_start"]
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 # ----------------------------------------------------------------------------------------------------------------- inputs

@@ -32,11 +32,8 @@ from .config import Bands, Misfit, WaveformConfig
 from .inputs import Inputs, top_frequency
 from .misfit import WaveformMisfit
 
-#: The share of the largest snapshot interval that is used: later residuals differ from the one that was measured.
-MARGIN = 0.8
-#: What of a residual's amplitude may lie above the frequency that snapshots are chosen for. Small residuals of single-precision waves
-#: have that much of rounding noise, which is white and adds nothing to the image.
-LEVEL = 5e-3
+#: Where adjoint sources have no frequencies any more, over the highest one of the sources (see `Objective`).
+BEYOND = 1.5
 #: Steps between snapshots to choose from. The loop is unrolled over an interval, and over several of those that 3, 4 and 5 do not divide.
 INTERVALS = (12, 10, 9, 8, 6, 5, 4, 3, 2)
 
@@ -204,7 +201,7 @@ class Gathers:
 
     def _of_time(self) -> np.ndarray:
         """A gain of root mean square 1, zero where nothing was recorded [time]."""
-        gain = np.clip(self.times, 0.0, None) ** self.options.time_power
+        gain = np.where(self.times < -1e-9, 0.0, np.clip(self.times, 0.0, None) ** self.options.time_power)
         gain = gain / np.sqrt(np.mean(gain**2)) * _rise(self.times[-1] - self.times, self.ringing)
         if self.first_time:  # the filter misses what was before that, too
             gain = gain * (self.times >= self.first_time - 1e-9) * _rise(self.times - self.first_time, self.ringing)
@@ -259,13 +256,13 @@ def changed(wave: AcousticWave, **options: Any) -> AcousticWave:
         return dataclasses.replace(wave, **options)
 
 
-def snapshots(config: WaveformConfig, wave: AcousticWave, residual: np.ndarray) -> Strategy:
-    """What the operator keeps for gradients: as few snapshots as the bands of wavelet and residual [..., time] allow, or checkpoints.
+def snapshots(config: WaveformConfig, wave: AcousticWave, highest: float) -> Strategy:
+    """What the operator keeps for gradients: as few snapshots as the bands of wavelet and adjoint sources allow, or checkpoints.
 
     Args:
         config: Of the job.
         wave: With the band's wavelet.
-        residual: Adjoint sources of the kind that is going to be back-propagated.
+        highest: Frequency of the adjoint sources, Hz.
 
     Raises:
         ValueError: The config's interval between snapshots is too long.
@@ -275,15 +272,14 @@ def snapshots(config: WaveformConfig, wave: AcousticWave, residual: np.ndarray) 
     """
     options = config.propagator
     source = wavelets.band(np.gradient(np.gradient(wave.wavelet, axis=-1), axis=-1), wave.dt)[1]
-    highest = source + max(wavelets.band(residual, wave.dt, level=LEVEL)[1], source)
-    largest = 1 / (highest * wave.internal_step) if highest else 1.0
-    if options.snapshot_every is not None and options.snapshot_every > max(largest, 1.0):
-        raise checks.invalid("propagator.snapshot_every", options.snapshot_every, f"at most {largest:.0f} in this band", "Off, it is chosen.")
-    every = options.snapshot_every or next((every for every in INTERVALS if every <= MARGIN * largest), 1)
-    running = wave.subset(np.arange(min(cores(), wave.acquisition.shots)))
-    plans: list[Strategy] = [Every(every, level=LEVEL), *(Checkpointed(states) for states in (64, 32, 16, 8, 4, 2))]
+    largest = limits.snapshot_interval(source, max(source, highest), wave.internal_step)
+    if options.snapshot_every is not None and options.snapshot_every > largest:
+        raise checks.invalid("propagator.snapshot_every", options.snapshot_every, f"at most {largest} in this band", "Off, it is chosen.")
+    every = options.snapshot_every or next((every for every in INTERVALS if every <= largest), 1)
+    running = min(cores(), wave.acquisition.shots)
+    plans: list[Strategy] = [Every(every), *(Checkpointed(states) for states in (64, 32, 16, 8, 4, 2))]
     for plan in plans:
-        size = changed(running, differentiation=plan).memory_estimate()
+        size = changed(wave, differentiation=plan).memory_estimate(running)
         if (gigabytes := (size.kept + size.running) / 1e9) <= options.snapshot_memory:
             return plan
     text = f"gradients take {gigabytes:.2g} GB with {plan}, more than snapshot_memory = {options.snapshot_memory:g} GB"

@@ -143,7 +143,7 @@ class Propagator(Section):
     """How waves are computed."""
 
     order: Literal[2, 4, 6, 8] = option(4, "Order of the differences in space: 2, 4, 6 or 8.")
-    absorbing_cells: Count = option(10, "Width of the absorbing layer outside the grid, cells.")
+    absorbing_cells: Annotated[int, Field(ge=4)] = option(10, "Width of the absorbing layer outside the grid, cells: 4 or more.")
     free_surface: bool = option(False, "Reflect at the top of the grid (land or sea surface) instead of absorbing.")
     snapshot_every: Count | None = option(
         None, "Time steps between the snapshots that the gradient reads; as many as the highest frequency allows if off.", example=4

@@ -20,6 +20,7 @@ from .objective import Objective, preconditioner
 
 Record = dict[str, Any]
 INTERRUPTED = "Interrupted in band {}; this is the best model until then."
+FAILED = "Ended after what was done of band {}, whose model this is: {}"
 
 
 @final
@@ -52,7 +53,7 @@ class BandResult:
 @final
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How the inversion ended: status is 'converged', 'stagnated', 'iteration-limit' or 'interrupted'."""
+    """How the inversion ended: status is 'converged', 'stagnated', 'iteration-limit', 'interrupted' or 'failed'."""
 
     status: str
     reason: str
@@ -104,7 +105,7 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
 
     Raises:
         ValueError: The operator refuses the inputs, or a wavefield is not finite.
-        KeyboardInterrupt: Before there is anything to keep.
+        KeyboardInterrupt: Before there is anything to keep; after that neither is raised, and the outcome says why it ended.
     """
     log = _Log(time.perf_counter(), watch, [])
     done: dict[int, BandResult] = {}
@@ -123,6 +124,10 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
         if not done:
             raise
         ending = ("interrupted", INTERRUPTED.format(max(done)))
+    except ValueError as error:  # such as options that do not suit a later band: what was found until then is not thrown away
+        if not done:
+            raise
+        ending = ("failed", FAILED.format(max(done), error))
     last = done[max(done)]
     status, reason = ending or (last.status, last.reason)
     return Outcome(status, reason, tuple(done.values()), tuple(log.warnings))

@@ -18,7 +18,7 @@ from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import StoreAll
 
 from . import source_wavelet, traces
-from .bands import Band, Filter, Gathers, averaging, build_operator, changed, snapshots, stable_step
+from .bands import BEYOND, Band, Corners, Filter, Gathers, averaging, build_operator, changed, snapshots, stable_step
 from .cells import Averaging, interpolated
 from .config import Source, WaveformConfig
 from .inputs import Inputs
@@ -141,7 +141,21 @@ class Objective:
             if self.config.misfit.normalise:
                 predicted, observed = (traces.normalised(each, weights > 0) for each in (predicted, observed))
             value = 2 * misfit.value(predicted, observed, weights) / self._count
-        return float(value), tape.gradient(value, data)
+        return float(value), self._passed(tape.gradient(value, data))
+
+    def _passed(self, adjoint: tf.Tensor) -> tf.Tensor:
+        """An adjoint source without the frequencies that sources do not have: the image is blind to them, snapshots need not sample them.
+
+        Nor has it anything long before time zero, where no wave has come yet: it begins without a jump.
+        """
+        corners = self._adjoint_corners
+        passed = adjoint if corners is None else traces.bandpass(adjoint, self.wave.dt, corners)
+        return passed * tf.constant(self.filter.eased(np.ones(adjoint.shape[-1])), passed.dtype)
+
+    @property
+    def _adjoint_corners(self) -> Corners | None:
+        top = self.band.corners[3] if self.band.corners else wavelets.band(self.wave.wavelet, self.wave.dt)[1]
+        return (0.0, 0.0, top, BEYOND * top) if 0 < BEYOND * top < 0.5 / self.wave.dt else None
 
     @property
     def _count(self) -> float:
@@ -151,7 +165,7 @@ class Objective:
     def _noise(self, shot: int, data: tf.Tensor, seed: int) -> tf.Tensor:
         drawn = np.random.default_rng([seed, shot]).standard_normal(data.shape).astype(np.float32)
         corners = self.band.corners or (0.0, 0.0, self._top(), 1.2 * self._top())
-        return self.gathers.weights(np.array([shot]))[0] * traces.bandpass(tf.constant(drawn), self.wave.dt, corners)
+        return self._passed(self.gathers.weights(np.array([shot]))[0] * traces.bandpass(tf.constant(drawn), self.wave.dt, corners))
 
     def _top(self) -> float:
         """The highest frequency of the band, Hz."""
@@ -177,13 +191,11 @@ class Objective:
         return self.with_wavelet(self._filtered_wavelet(model, source)) if source.estimate else self
 
     def tuned(self, model: np.ndarray) -> "Objective":
-        """The same with the wavelet fitted at a model, and with what the operator keeps chosen for the residuals there."""
+        """The same with the wavelet fitted at a model, and with what the operator keeps chosen for it."""
         tuned = self.fitted(model)
-        first = np.arange(min(cores(), len(self.gathers.observed)))
-        data = tuned.wave.subset(first).forward(tuned._on_band(model))
-        residual = np.stack([tuned._misfit(int(shot), data[shot])[1].numpy() for shot in first])
-        wave = changed(tuned.wave, differentiation=snapshots(self.config, tuned.wave, residual))
-        return dataclasses.replace(tuned, wave=wave)
+        corners = tuned._adjoint_corners
+        highest = 0.5 / tuned.wave.dt if corners is None else corners[3]
+        return dataclasses.replace(tuned, wave=changed(tuned.wave, differentiation=snapshots(self.config, tuned.wave, highest)))
 
     def with_wavelet(self, wavelet: np.ndarray) -> "Objective":
         """The same with another wavelet, [time] or [shot, source, time] at the band's samples."""

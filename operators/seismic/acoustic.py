@@ -11,7 +11,7 @@ grid absorb what leaves it, or its top is free of pressure (`boundaries`). Deriv
 import copy
 import dataclasses
 import functools
-import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -65,7 +65,8 @@ class AcousticWave(ForwardOperator):
         acquisition: Sources and receivers.
         wavelet: Source signal, [time] for all shots or [shot, source, time].
         dt: Sampling interval of wavelet and data, s. Steps are finer where stability asks for it.
-        velocity_limits: (lowest, highest) velocity that a model may have, m/s: they decide on the time step.
+        velocity_limits: (lowest, highest) velocity of the models, m/s. The highest decides on the time step and is kept to; from the
+            lowest it is judged whether short waves are dispersed, and models below it are warned of.
         samples: Length of the record; that of the wavelet by default.
         order: Order of accuracy in space: 2, 4, 6 or 8.
         boundary: Layers around the grid, or a free surface.
@@ -77,7 +78,7 @@ class AcousticWave(ForwardOperator):
         aperture: How far beyond its sources and receivers a shot propagates along the horizontal axes, m (one number, or one for each):
             each then runs in a window of its own, with its own layers; by default in the whole grid.
 
-    A velocity beyond the limits, a density that is not positive, a wavefield that is not finite and snapshots too far apart are refused in
+    A velocity above the limit, a density that is not positive, a wavefield that is not finite and snapshots too far apart are refused in
     eager mode; inside tf.function, where values are not at hand, they are not looked at.
 
     Attributes:
@@ -114,7 +115,9 @@ class AcousticWave(ForwardOperator):
     def __post_init__(self) -> None:
         checks.positive("dt", self.dt)
         checks.choice("order", self.order, ORDERS)
-        checks.choice("dtype", self.dtype, (tf.float32, tf.float64))
+        object.__setattr__(self, "dtype", tf.as_dtype(checks.choice("dtype", self.dtype, (tf.float32, tf.float64))))
+        if not isinstance(self.differentiation, Strategy):
+            raise checks.invalid("differentiation", self.differentiation, "a strategy, such as StoreAll() or Every(4)")
         if "velocity" not in self.parameters or not set(self.parameters) <= set(PARAMETERS):
             raise checks.invalid("parameters", tuple(self.parameters), f"velocity, and others of {', '.join(PARAMETERS)}")
         lowest, highest = checks.positive("velocity_limits", checks.shape("velocity_limits", self.velocity_limits, (2,)))
@@ -131,12 +134,17 @@ class AcousticWave(ForwardOperator):
         place = Placement.on(self.grid, self.acquisition, self.layers, self.boundary.free_surface, self.aperture)
         object.__setattr__(self, "placement", place)
         object.__setattr__(self, "frequency", self.boundary.frequency or wavelets.peak(self.wavelet, self.dt))
+        _ = self.lattice  # refuses a grid too small for its layers
         self._warn()
         self._check_sampling("wavelet", self.wavelet, self.wavelet)
 
     def _wavelets(self) -> np.ndarray:
         given = checks.finite("wavelet", self.wavelet)
-        given = wavelets.fit_length(given, given.shape[-1] if self.samples is None else self.samples)
+        if given.ndim == 0 or not given.size:
+            raise checks.invalid("wavelet", f"of shape {given.shape}", "of shape [time] or [shot, source, time], of one sample or more")
+        if self.samples is not None and (self.samples != int(self.samples) or self.samples < 1):
+            raise checks.invalid("samples", self.samples, "a whole number, 1 or more")
+        given = wavelets.fit_length(given, given.shape[-1] if self.samples is None else int(self.samples))
         shape = (*self.acquisition.sources.shape[:2], given.shape[-1])
         if given.ndim != 1 and given.shape != shape:
             raise checks.invalid("wavelet", f"of shape {given.shape}", f"of shape {shape[2:]} or {shape}")
@@ -146,6 +154,9 @@ class AcousticWave(ForwardOperator):
         highest = wavelets.band(self.wavelet, self.dt, level=0.03)[1]
         if highest:
             limits.warn_of_dispersion(self.order, self.spacing, self.velocity_limits[0], highest, self.internal_step)
+        if self.substeps > 1 and highest > (passed := resampling.BAND * 0.5 / self.dt):
+            text = f"wavelet of up to {highest:.3g} Hz sampled every {self.dt:g} s: steps are finer, and resampling passes {passed:.3g} Hz and less"
+            warnings.warn(f"{text} in full. Sample it more finely.", UserWarning, stacklevel=4)
 
     # ------------------------------------------------------------------------------------------------ sizes and places
 
@@ -218,32 +229,27 @@ class AcousticWave(ForwardOperator):
 
     def forward(self, model: Nest) -> tf.Tensor:
         run = self._run(model)
-        data, ends = zip(*each(lambda number: self._loop.forward(run.media[number], run.shots[number]), len(run.shots)), strict=True)
+        data, ends = zip(*each(lambda number: self._loop.forward(run.medium(number), run.shots[number]), len(run.shots)), strict=True)
         self._check_finite(run, dict(enumerate(ends)))
         return run.sampled(tf.stack(data))
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
-        source = model.get("wavelet", self.wavelet)
-        if tf.executing_eagerly():
-            self._check_start(source, model.get("initial"))
-        data, ends, records = zip(*each(lambda number: self._loop.record(run.media[number], run.shots[number]), len(run.shots)), strict=True)
+        self._check_start(run)
+        data, ends, records = zip(*each(lambda number: self._loop.record(run.medium(number), run.shots[number]), len(run.shots)), strict=True)
         self._check_finite(run, dict(enumerate(ends)))
 
         def pullback(cotangent: tf.Tensor) -> Nest:
             if tf.executing_eagerly():
-                self._check_sampling("cotangent", np.asarray(source), cotangent.numpy())
+                self._check_sampling("cotangent", run.wavelet.numpy(), cotangent.numpy())
             residual = run.unsampled(cotangent)
-            gradients = each(lambda n: self._loop.adjoint(run.media[n], run.shots[n], records[n], residual[n]), len(run.shots))
+            gradients = each(lambda n: self._loop.adjoint(run.medium(n), run.shots[n], records[n], residual[n]), len(run.shots))
             return {name: run.collected(name, gradients) for name in self.parameters}
 
         def pushforward(tangent: Nest) -> tf.Tensor:
             change = run.changed(tangent)
-            return run.sampled(
-                tf.stack(
-                    each(lambda n: self._loop.born(run.media[n], run.shots[n], records[n], change.materials[n], change.shots[n]), len(run.shots))
-                )
-            )
+            parts = each(lambda n: self._loop.born(run.medium(n), run.shots[n], records[n], change.material(n), change.shots[n]), len(run.shots))
+            return run.sampled(tf.stack(parts))
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
 
@@ -259,19 +265,17 @@ class AcousticWave(ForwardOperator):
         Raises:
             ValueError: With `Every`, snapshots too far apart for the band of a cotangent.
         """
-        run = self._run(conform("model", model, self.model_spec))
-        source = model.get("wavelet", self.wavelet)
-        if tf.executing_eagerly():
-            self._check_start(source, model.get("initial"))
+        run = self._run(model)
+        self._check_start(run)
 
         def one(number: int) -> ShotGradient:
-            medium, shot = run.media[number], run.shots[number]
+            medium, shot = run.medium(number), run.shots[number]
             fine, end, record = self._loop.record(medium, shot)
             self._check_finite(run, {number: end})
             data = run.sampled(fine[tf.newaxis])[0]
             adjoint_source = cotangent(number, data)
             if tf.executing_eagerly():
-                self._check_sampling(f"cotangent of shot {self.placement.numbers[number]}", np.asarray(source[number]), adjoint_source.numpy())
+                self._check_sampling(f"cotangent of shot {self.placement.numbers[number]}", run.wavelet[number].numpy(), adjoint_source.numpy())
             residual = run.unsampled(adjoint_source[tf.newaxis])[0]
             gradient = run.alone(number, self._loop.adjoint(medium, shot, record, residual))
             window = self.placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
@@ -279,30 +283,34 @@ class AcousticWave(ForwardOperator):
 
         return each(one, len(run.shots))
 
-    def memory_estimate(self) -> Memory:
-        """What a gradient of all shots takes above what the process holds before, bytes; nothing is computed."""
-        return self._loop.memory(self.acquisition.shots, self.dtype.size)
+    def memory_estimate(self, shots: int | None = None) -> Memory:
+        """What a gradient takes above what the process holds before, bytes; nothing is computed.
+
+        Args:
+            shots: That are held at a time: all of them by default, as `linearize` does; as many as there are cores in `shot_gradients`.
+        """
+        return self._loop.memory(self.acquisition.shots if shots is None else shots, self.dtype.size)
 
     def illumination(self, model: Nest) -> tf.Tensor:
         """Sum over shots and time of the square of ``d2p/dt2 / v^2``, [grid.shape]: how well each cell is lit by the sources.
 
         The diagonal of the Gauss-Newton Hessian without what the receivers add (Shin, Yoon, Marfurt et al., Geophys. Prosp. 49, 2001).
         """
-        run = self._run(conform("model", model, self.model_spec))
-        fields = each(lambda number: self._loop.illumination(run.media[number], run.shots[number]), len(run.shots))
+        run = self._run(model)
+        fields = each(lambda number: self._loop.illumination(run.medium(number), run.shots[number]), len(run.shots))
         return run.illuminated(fields) * self.internal_step
 
     def step_matrix(self, model: Nest) -> CSRMatrix:
         """One internal step of the first shot without a source as a sparse matrix, [state, state]; `assembly` has the order of the state."""
-        run = self._run(conform("model", model, self.model_spec))
-        return assembly.step_matrix(self.lattice, *run.media[0])
+        return assembly.step_matrix(self.lattice, *self._run(model).medium(0))
 
     def _run(self, model: Nest) -> Run:
+        model = conform("model", model, self.model_spec)
         wavelet = model.get("wavelet", tf.constant(self.wavelet, self.dtype))
         given = None if self.density is None else tf.constant(self.density, self.dtype)
         rock = Rock(model["velocity"], model.get("density", given))
         if tf.executing_eagerly():
-            _check_velocity(rock.velocity.numpy(), self.velocity_limits)
+            _check_velocity(rock.velocity.numpy(), *self.velocity_limits)
             if rock.density is not None:
                 checks.positive("density", rock.density.numpy())
         settings = (self.internal_step, self.velocity_limits[1], self.frequency, self.boundary.reflection)
@@ -313,21 +321,23 @@ class AcousticWave(ForwardOperator):
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
-        plan, step = self.differentiation.plan(1, 1.0), self.internal_step
-        if plan.every == 1:
+        every, step = self.differentiation.plan(1, 1.0).every, self.internal_step
+        if every == 1 or source.shape[-1] == 1:
             return
         curved = np.gradient(np.gradient(source, axis=-1), axis=-1)  # the gradient weights the source's field with its second derivative
-        bands = [wavelets.band(signal, self.dt, level=plan.level)[1] for signal in (curved, residual)]
-        if plan.every * step * sum(bands) < 1:
+        source_top, residual_top = (wavelets.band(signal, self.dt)[1] for signal in (curved, residual))
+        largest = limits.snapshot_interval(source_top, residual_top, step)
+        if every <= largest:
             return
-        given = f"{self.differentiation} of {step:.3g} s for frequencies up to {bands[0]:.3g} Hz (source) and {bands[1]:.3g} Hz ({name})"
-        largest = max(1, math.ceil(1 / (sum(bands) * step)) - 1)
+        given = f"{self.differentiation} of {step:.3g} s for frequencies up to {source_top:.3g} Hz (source) and {residual_top:.3g} Hz ({name})"
         raise checks.invalid("differentiation", given, f"Every({largest}) or finer", "Or filter the data, or take StoreAll().")
 
-    def _check_start(self, source: Any, initial: tf.Tensor | None) -> None:
+    def _check_start(self, run: Run) -> None:
         """Refuse snapshots too far apart for the wavelet of a model, or where they cannot be judged."""
-        self._check_sampling("wavelet", np.asarray(source), np.asarray(source))
-        if self.differentiation.plan(1, 1.0).every > 1 and initial is not None and tf.reduce_any(initial != 0):
+        if self.differentiation.plan(1, 1.0).every == 1 or not tf.executing_eagerly():
+            return
+        self._check_sampling("wavelet", run.wavelet.numpy(), run.wavelet.numpy())
+        if run.initial is not None and tf.reduce_any(run.initial != 0):
             expected = "StoreAll() or Checkpointed(n) with an initial field other than zero"
             raise checks.invalid("differentiation", self.differentiation, expected, "The frequencies that come of it are not known.")
 
@@ -337,14 +347,18 @@ class AcousticWave(ForwardOperator):
             return
         for shot, end in ends.items():
             if not tf.reduce_all(tf.math.is_finite(end.old.field)):
-                step = self._loop.failure(run.media[shot], run.shots[shot])
+                step = self._loop.failure(run.medium(shot), run.shots[shot])
                 given = f"not finite in shot {self.placement.numbers[shot]} by step {step} ({step * self.internal_step:.4g} s)"
                 raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
 
 
-def _check_velocity(velocity: np.ndarray, velocity_limits: tuple[float, float]) -> None:
+def _check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:
     checks.positive("velocity", velocity)
-    if velocity.max() > velocity_limits[1] * (1 + 1e-6):
+    if velocity.max() > highest * (1 + 1e-6):
         at = np.unravel_index(velocity.argmax(), velocity.shape)
         given = f"{velocity.max():g} m/s at cell {tuple(map(int, at))}"
-        raise checks.invalid("velocity", given, f"at most {velocity_limits[1]:g} m/s", "Raise velocity_limits: they decide on the time step.")
+        raise checks.invalid("velocity", given, f"at most {highest:g} m/s", "Raise velocity_limits: they decide on the time step.")
+    if velocity.min() < lowest * (1 - 1e-6):
+        # The same words in every iteration of an inversion, so that they are shown once.
+        text = f"velocities below velocity_limits ({lowest:g} m/s): waves may be more dispersed there than was judged"
+        warnings.warn(text, UserWarning, stacklevel=5)

@@ -52,8 +52,10 @@ class Acquisition:
             # Padding stands where the shot's first live point does: a place like any other, with weight zero.
             points[~live] = np.repeat(points[np.arange(len(points)), np.argmax(live, axis=1)], (~live).sum(axis=1), axis=0)
             object.__setattr__(self, name, points)
-        if not self.live_sources.any(axis=1).all():  # type: ignore[union-attr]
-            raise checks.invalid("sources", "none live in a shot", "at least one for each shot")
+        for name, alive in (("sources", self.live_sources), ("receivers", self.live)):
+            silent = np.flatnonzero(~np.any(np.asarray(alive), axis=1))
+            if silent.size:
+                raise checks.invalid(name, f"none live in shot {silent[0]}", "at least one for each shot", f"{silent.size} shots have none.")
 
     def _live(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         given = getattr(self, name)
@@ -91,7 +93,14 @@ class Placement:
     def on(
         cls, grid: Grid, survey: Acquisition, layers: Sequence[Sequence[int]], mirror_top: bool, aperture: Sequence[float] | float | None
     ) -> "Placement":
-        """That of a survey on a grid; each window reaches `aperture` metres beyond the shot's points along the horizontal axes."""
+        """That of a survey on a grid; each window reaches `aperture` metres beyond the shot's points along the horizontal axes.
+
+        Raises:
+            ValueError: A point that cannot be placed, or windows whose ends would reflect.
+        """
+        if aperture is not None and not all(lower and upper for lower, upper in layers[1:]):
+            given = f"{aperture} m with layers of {', '.join(f'{lower} and {upper}' for lower, upper in layers[1:])} cells along the horizontal axes"
+            raise checks.invalid("aperture", given, "given with layers on all sides there", "The ends of the windows would reflect.")
         windows = (Box((0,) * grid.ndim, grid.shape),) * survey.shots if aperture is None else _windows(grid, survey, aperture)
         sources = Points.on("sources", grid, survey.sources, np.asarray(survey.live_sources), windows, layers, mirror_top)
         receivers = Points.on("receivers", grid, survey.receivers, np.asarray(survey.live), windows, layers, mirror_top)

@@ -6,6 +6,7 @@ A plane wave of wave number k along an axis of spacing h sees the second derivat
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -49,6 +50,17 @@ def substeps(dt: float, time_step: float | None, spacing: Sequence[float], veloc
             "time_step", f"{time_step:g} s", f"at most {largest:.4g} s to be stable ({setting})", "Without it a stable one is chosen."
         )
     return count
+
+
+def snapshot_interval(source: float, residual: float, time_step: float) -> int:
+    """The most steps k from one snapshot to the next: k dt < 1 / (f_source + f_residual) (see `wavelets.band`).
+
+    Args:
+        source, residual: The highest frequency of either wavefield, Hz.
+        time_step: s.
+    """
+    total = source + residual
+    return max(1, math.ceil(1 / (total * time_step)) - 1) if total else sys.maxsize
 
 
 def phase_velocity(order: int, points: float, courant: float) -> float:

@@ -102,10 +102,9 @@ class Points:
         shape = tuple(n + lower + upper for n, (lower, upper) in zip(windows[0].shape, layers, strict=True))
         origin = np.repeat([[first - lower for first, (lower, _) in zip(window.start, layers, strict=True)] for window in windows], count, axis=0)
         first, size = (np.array([each[0] for each in parts]) for parts in (grid.centers, grid.widths))
-        # Padding stands where a live point of its shot does; in a shot without one anywhere will do.
-        index = np.where(np.repeat(live.any(axis=1), count)[:, np.newaxis], (flat - first) / size - origin, 0.0)
-        room = f"{sinc.HALF_WIDTH} cells or more from it, or on a cell's centre"
-        refuse(sinc.crowded(index, shape, mirror_top=mirror_top), ", too near a side that reflects", room)
+        index = (flat - first) / size - origin  # padding stands where a live point of its shot does
+        room = f"{sinc.HALF_WIDTH} cells or more from it, or on a cell's centre, or next to a layer of {sinc.HALF_WIDTH} cells or more"
+        refuse(sinc.crowded(index, shape, mirror_top=mirror_top), ", too near a side that reflects or hardly absorbs", room)
         taps = sinc.points(index, shape, mirror_top=mirror_top)
         refuse(~np.all([weights.any(axis=1) for _, weights in taps], axis=0), ", on the free surface", "below it, where the pressure is not zero")
         return cls._between(taps, live)
@@ -113,13 +112,17 @@ class Points:
     @classmethod
     def _between(cls, taps: Sequence[Taps], live: np.ndarray) -> "Points":
         """Points with some nodes and weights along each axis, [shot * point, tap]; those that are not live have no weight."""
-        used = live.ravel() if live.any() else np.ones(live.size, bool)
-        inside = [nodes[(weights != 0) & used[:, np.newaxis]] for nodes, weights in taps]
+        inside = [nodes[(weights != 0) & live.reshape(-1, 1)] for nodes, weights in taps]
         box = Box(tuple(int(nodes.min()) for nodes in inside), tuple(int(np.ptp(nodes)) + 1 for nodes in inside))
         local = [(np.where(weights != 0, nodes - first, 0), weights) for first, (nodes, weights) in zip(box.start, taps, strict=True)]
         local[-1] = (local[-1][0], local[-1][1] * live.reshape(-1, 1))
         by_shot = [[tuple(part.reshape(*live.shape, -1)[shot] for part in axis) for axis in local] for shot in range(len(live))]
-        return cls(box, min(_at_once(by_shot, box.shape), _by_axis(by_shot, box.shape), key=_work))
+        lines = [_lines(axes) for axes in by_shot]
+        widths = [nodes.shape[1] for nodes, _ in taps]
+        # Only the cheaper one is made: where points share no lines, the other would take the memory of all lines for each of them.
+        rows = [max(len(each[axis][0]) for each in lines) * math.prod(box.shape[axis + 1 :]) for axis in range(len(taps))]
+        at_once = live.shape[1] * math.prod(widths) <= sum(count * width for count, width in zip(rows, widths, strict=True))
+        return cls(box, _at_once(by_shot, box.shape) if at_once else _by_axis(by_shot, lines, box.shape))
 
     @property
     def count(self) -> int:
@@ -141,9 +144,14 @@ class Points:
         return matrix
 
 
-def _work(factors: Sequence[Rows]) -> int:
-    """Multiplications for one shot."""
-    return sum(math.prod(factor.columns.shape[1:]) for factor in factors)
+def _lines(axes: Sequence[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each axis, for one shot: the first points of the lines that differ up to it, and the line before it that each point is on."""
+    found, now = [], np.zeros(len(axes[0][0]), int)
+    for nodes, weights in axes[:-1]:
+        _, chosen, after = np.unique(np.column_stack([now, nodes, weights]), axis=0, return_index=True, return_inverse=True)
+        found.append((chosen, now))
+        now = after.ravel()
+    return [*found, (np.arange(len(now)), now)]
 
 
 def _at_once(shots: Sequence[Sequence[Any]], shape: Sequence[int]) -> tuple[Rows, ...]:
@@ -158,25 +166,19 @@ def _at_once(shots: Sequence[Sequence[Any]], shape: Sequence[int]) -> tuple[Rows
     return (Rows.of(found, math.prod(shape)),)
 
 
-def _by_axis(shots: Sequence[Sequence[Any]], shape: Sequence[int]) -> tuple[Rows, ...]:
+def _by_axis(shots: Sequence[Sequence[Any]], lines: Sequence[Any], shape: Sequence[int]) -> tuple[Rows, ...]:
     """A matrix for each axis: points at one depth share the line of the grid that is interpolated there, and so on.
 
     A spread of receivers at one depth takes 8 multiplications for each cell of the line and 8 for each receiver instead of 64; a
     carpet of them in three dimensions 8 instead of 512. With as many depths as receivers it would take more: `_at_once` is less work.
     """
-    stages: list[list[Taps]] = [[] for _ in shape]
-    for axes in shots:
-        lines = np.zeros(len(axes[0][0]), int)
-        for axis, (nodes, weights) in enumerate(axes):
-            chosen, now = np.arange(len(lines)), lines
-            if axis < len(shape) - 1:
-                _, chosen, lines = np.unique(np.column_stack([lines, nodes, weights]), axis=0, return_index=True, return_inverse=True)
-                lines = lines.ravel()
-            beyond = math.prod(shape[axis + 1 :])
-            places = (now[chosen, np.newaxis] * shape[axis] + nodes[chosen])[:, np.newaxis] * beyond + np.arange(beyond)[:, np.newaxis]
-            values = np.broadcast_to(weights[chosen][:, np.newaxis], places.shape)
-            stages[axis].append((places.reshape(-1, nodes.shape[1]), values.reshape(-1, nodes.shape[1])))
     factors: list[Rows] = []
-    for stage in stages:
-        factors.append(Rows.of(stage, factors[-1].columns.shape[1] if factors else math.prod(shape)))
+    for axis, size in enumerate(shape):
+        beyond, rows = math.prod(shape[axis + 1 :]), []
+        for axes, own in zip(shots, lines, strict=True):
+            (nodes, weights), (chosen, line) = axes[axis], own[axis]
+            places = (line[chosen, np.newaxis] * size + nodes[chosen])[:, np.newaxis] * beyond + np.arange(beyond)[:, np.newaxis]
+            values = np.broadcast_to(weights[chosen][:, np.newaxis], places.shape)
+            rows.append((places.reshape(-1, nodes.shape[1]), values.reshape(-1, nodes.shape[1])))
+        factors.append(Rows.of(rows, factors[-1].columns.shape[1] if factors else math.prod(shape)))
     return tuple(factors)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, final
 
 import numpy as np
@@ -26,15 +26,15 @@ _interpolation, _decimation = (functools.lru_cache(8)(matrix) for matrix in (res
 
 
 class Change(NamedTuple):
-    """A change of the model, as the programs take it: of each shot's material, and the shots with changes in place of wavelets and starts."""
+    """A change of the model, as the programs take it: shot to the change of its material; shots with changes in place of wavelets and starts."""
 
-    materials: Sequence[Material]
+    material: Callable[[int], Material]
     shots: Sequence[Shot]
 
 
 @final
 class Run:
-    """A model, ready to be propagated.
+    """A model, ready to be propagated. What a shot's window needs is made when the shot runs: many shots hold little.
 
     Args:
         scheme: What is stepped, and where.
@@ -53,35 +53,53 @@ class Run:
     ) -> None:  # fmt: skip
         self._scheme, self._time_step, self._substeps, self._place = scheme, time_step, substeps, placement
         self._rock, self._samples, self._whole = rock, wavelet.shape[-1], Box((0,) * len(rock.velocity.shape), tuple(rock.velocity.shape))
-        constants = [[tf.constant(part, wavelet.dtype) for part in strip] for strip in profiles]
-        self._rocks = {window: _cut_rock(rock, self._whole, window) for window in placement.windows}
-        materials = {window: Medium(material(part, scheme.lattice.widths, time_step), constants) for window, part in self._rocks.items()}
-        self.media = [materials[window] for window in placement.windows]
+        self._profiles = [[tf.constant(part, wavelet.dtype) for part in strip] for strip in profiles]
+        self._rest = scheme.rest(wavelet.dtype)
+        self.wavelet, self.initial = wavelet, initial
+        self._shared = self._made(0) if len(set(placement.windows)) == 1 else None
         self.shots = self._all_shots(wavelet, initial)
 
     @property
     def _lattice(self) -> Lattice:
         return self._scheme.lattice
 
+    def medium(self, number: int) -> Medium:
+        """What a shot propagates in."""
+        return self._shared or self._made(number)
+
+    def _made(self, number: int) -> Medium:
+        return Medium(material(self._rock_of(number), self._lattice.widths, self._time_step), self._profiles)
+
+    def _rock_of(self, number: int) -> Rock:
+        return _cut_rock(self._rock, self._whole, self._place.windows[number])
+
     def changed(self, tangent: Nest) -> Change:
         """A change of the model."""
         density = None if self._rock.density is None else tangent.get("density", tf.zeros_like(self._rock.density))
         change, widths = Rock(tangent["velocity"], density), self._lattice.widths
-        materials = {window: pushed(part, _cut_rock(change, self._whole, window), widths, self._time_step) for window, part in self._rocks.items()}
+
+        def changed(number: int) -> Material:
+            return pushed(self._rock_of(number), _cut_rock(change, self._whole, self._place.windows[number]), widths, self._time_step)
+
         still = tf.zeros([len(self.shots), self._place.sources.count, self._samples], self._rock.velocity.dtype)
         shots = self._all_shots(tangent.get("wavelet", still), tangent.get("initial"))
-        return Change([materials[window] for window in self._place.windows], shots)
+        return Change(changed, shots)
 
     def sampled(self, data: tf.Tensor) -> tf.Tensor:
-        """[shot, receiver, step] at the samples of the data."""
+        """[shot, receiver, step] at the samples of the data: low-passed, or where there is an initial field, whose past is not known, picked."""
         if self._substeps == 1:
             return data
+        if self.initial is not None:
+            return data[..., : self._samples * self._substeps : self._substeps]
         return _along_time(_decimation(self._samples, self._substeps), data)
 
     def unsampled(self, cotangent: tf.Tensor) -> tf.Tensor:
         """The transpose of `sampled`."""
         if self._substeps == 1:
             return cotangent
+        if self.initial is not None:
+            spread = tf.reshape(tf.pad(cotangent[..., tf.newaxis], [[0, 0]] * 3 + [[0, self._substeps - 1]]), [*cotangent.shape[:-1], -1])
+            return tf.pad(spread, [[0, 0]] * 2 + [[0, resampling.fine_length(self._samples, self._substeps) - spread.shape[-1]]])
         return _along_time(_decimation(self._samples, self._substeps).T.tocsr(), cotangent)
 
     def collected(self, name: str, gradients: Sequence[Gradient]) -> tf.Tensor:
@@ -95,22 +113,22 @@ class Run:
 
     def windowed(self, gradients: Sequence[Gradient]) -> dict[Box, Rock]:
         """The gradient with respect to velocity and density in every window, from those of the shots, added in their order."""
-        found = {}
-        for window, part in self._rocks.items():
+        found: dict[Box, Rock] = {}
+        for window, number in {window: number for number, window in enumerate(self._place.windows)}.items():
             own = [gradient.material for gradient, place in zip(gradients, self._place.windows, strict=True) if place == window]
             total = tf.nest.map_structure(lambda *parts: tf.add_n(parts), *own)
-            found[window] = pulled(part, total, self._lattice.widths, self._time_step)
+            found[window] = pulled(self._rock_of(number), total, self._lattice.widths, self._time_step)
         return found
 
     def alone(self, number: int, gradient: Gradient) -> Rock:
         """The gradient with respect to velocity and density of one shot, in its window."""
-        return pulled(self._rocks[self._place.windows[number]], gradient.material, self._lattice.widths, self._time_step)
+        return pulled(self._rock_of(number), gradient.material, self._lattice.widths, self._time_step)
 
     def illuminated(self, fields: Sequence[tf.Tensor]) -> tf.Tensor:
         """The sum over shots of the squares of d2p/dt2 / v^2, from those of the rates on their lattices: on the grid, without the layers."""
         found = []
         for window, field in zip(self._place.windows, fields, strict=True):
-            density = self._rocks[window].density
+            density = None if self._rock.density is None else cut(self._rock.density, self._whole, window)
             found.append(self._spread(window, self._inside(field) * (1.0 if density is None else tf.square(density))))
         return tf.add_n(found)
 
@@ -124,7 +142,7 @@ class Run:
     def _of_the_start(self, number: int, adjoint: State) -> tf.Tensor:
         """lambda at the start is the gradient with respect to the field there; with respect to the one before it is -lambda one step later."""
         inner, window = _inner(self._lattice), self._place.windows[number]
-        stiffness = self._inside(self.media[number].material.stiffness)
+        stiffness = self._inside(self.medium(number).material.stiffness)
         later, first = (cut(field, self._lattice.haloed, inner) / stiffness for field in (adjoint.older, adjoint.old.field))
         return tf.stack([self._spread(window, -later), self._spread(window, first)])
 
@@ -135,13 +153,13 @@ class Run:
 
     def _shot(self, number: int, wavelet: tf.Tensor, start: State | None) -> Shot:
         lattice, dtype = self._lattice, wavelet.dtype
-        start = start or self._scheme.rest(dtype)
+        start = start or self._rest
         density = 1 / math.prod(lattice.spacing)  # of a unit source in one cell: a delta function
         sources, receivers = (spots(points, number, dtype) for points in (self._place.sources, self._place.receivers))
         return Shot(sources, receivers, density * wavelet, start)
 
     def _started(self, initial: tf.Tensor, window: Box) -> State:
-        lattice, blank = self._lattice, self._scheme.rest(initial.dtype)
+        lattice, blank = self._lattice, self._rest
         pads = [[part.start, n - part.stop] for part, n in zip(_inner(lattice).slices(lattice.haloed), lattice.haloed.shape, strict=True)]
         older, old = (lattice.mirrored(tf.pad(cut(part, self._whole, window), pads)) for part in tf.unstack(initial))
         return State(older, blank.old._replace(field=old))

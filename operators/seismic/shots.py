@@ -182,7 +182,9 @@ class Loop:
         program, running = self.program(self.keeping), min(shots, cores())
         fields = lattice.haloed.size + 2 * sum(strip.memory.size for strip in lattice.strips)
         slot = fields + sum(lattice.haloed_faces(axis).size for axis in range(len(images) - 1))
-        rings = (2 if self.plan.boundary else 1) * running * (program.ring * slot + 2 * sum(box.size for box in images))
+        fields_of_rock = sum(box.size for box in images)
+        rings = (2 if self.plan.boundary else 1) * running * (program.ring * slot + 2 * fields_of_rock)
+        rings += 2 * slot + running * fields_of_rock  # a state at rest, and the rock
         if self.segments == 1:
             return Memory(itemsize * shots * program.kept_size, itemsize * rings, 2 * COMPILING)
         states = shots * 2 * slot * min(self.plan.checkpoints, self.segments)
