@@ -35,9 +35,9 @@ COVER = [
     Case(6, "layers", 2, DOUBLE, START, 2, Boundary()),
     Case(6, "one side", 2, SINGLE, START, 1, StoreAll()),
     Case(6, "one side", 2, SINGLE, VELOCITY, 1, Checkpointed(2)),
-    Case(6, "free surface", 3, DOUBLE, DENSITY, 2, Every(4)),
+    Case(6, "free surface", 3, DOUBLE, DENSITY, 1, Every(4)),
     Case(8, "layers", 2, DOUBLE, VELOCITY, 2, Checkpointed(2)),
-    Case(8, "one side", 3, SINGLE, START, 2, Every(4)),
+    Case(8, "one side", 3, SINGLE, START, 1, Every(4)),
     Case(8, "free surface", 2, DOUBLE, DENSITY, 1, StoreAll()),
     Case(8, "free surface", 2, DOUBLE, DENSITY, 2, Boundary()),
 ]

@@ -169,6 +169,8 @@ def test_the_residual_of_each_shot_is_judged() -> None:
 
     with pytest.raises(ValueError, match=r"Every\(steps=4\) .* \(cotangent of shot 1\): must be"):
         wave.shot_gradients(model, cotangent)
+    tolerant = dataclasses.replace(wave, differentiation=Every(4, level=0.99))
+    assert len(tolerant.shot_gradients(model, cotangent)) == 2
 
 
 def test_snapshots_are_judged_by_the_wavelet_and_the_start_of_the_model() -> None:

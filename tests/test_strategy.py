@@ -66,12 +66,12 @@ def test_states_kept_on_the_way_begin_with_the_first_and_are_within_the_budget()
 
 
 def test_plans() -> None:
-    assert StoreAll().plan(100, 9.0) == (1, 100, 1, False)
-    assert Every(4).plan(100, 9.0) == (4, 100, 1, False)
-    assert Boundary().plan(100, 9.0) == (1, 100, 1, True)
+    assert StoreAll().plan(100, 9.0) == (1, 100, 1, False, 0.0)
+    assert Every(4).plan(100, 9.0) == (4, 100, 1, False, 5e-4)
+    assert Boundary().plan(100, 9.0) == (1, 100, 1, True, 0.0)
     # The steps of a segment take the memory of the checkpoints: 3 states, each as large as what 5 steps keep.
-    assert Checkpointed(3).plan(100, 5.0) == (1, 15, 3, False)
-    assert Checkpointed(30).plan(100, 5.0) == (1, 100, 30, False)
+    assert Checkpointed(3).plan(100, 5.0) == (1, 15, 3, False, 0.0)
+    assert Checkpointed(30).plan(100, 5.0) == (1, 100, 30, False, 0.0)
 
 
 @pytest.mark.parametrize("kind", [Every, Checkpointed])

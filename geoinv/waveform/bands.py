@@ -32,6 +32,10 @@ from .config import Bands, Misfit, WaveformConfig
 from .inputs import Inputs, top_frequency
 from .misfit import WaveformMisfit
 
+#: What of the amplitude of adjoint sources may lie above the frequency that snapshots are chosen for: they end with the record.
+LEVEL = 5e-3
+#: The share of the largest interval between snapshots that is used.
+MARGIN = 0.8
 #: Where adjoint sources have no frequencies any more, over the highest one of the sources (see `Objective`).
 BEYOND = 1.5
 #: Steps between snapshots to choose from. The loop is unrolled over an interval, and over several of those that 3, 4 and 5 do not divide.
@@ -275,9 +279,9 @@ def snapshots(config: WaveformConfig, wave: AcousticWave, highest: float) -> Str
     largest = limits.snapshot_interval(source, max(source, highest), wave.internal_step)
     if options.snapshot_every is not None and options.snapshot_every > largest:
         raise checks.invalid("propagator.snapshot_every", options.snapshot_every, f"at most {largest} in this band", "Off, it is chosen.")
-    every = options.snapshot_every or next((every for every in INTERVALS if every <= largest), 1)
+    every = options.snapshot_every or next((every for every in INTERVALS if every <= MARGIN * largest), 1)
     running = min(cores(), wave.acquisition.shots)
-    plans: list[Strategy] = [Every(every), *(Checkpointed(states) for states in (64, 32, 16, 8, 4, 2))]
+    plans: list[Strategy] = [Every(every, level=LEVEL), *(Checkpointed(states) for states in (64, 32, 16, 8, 4, 2))]
     for plan in plans:
         size = changed(wave, differentiation=plan).memory_estimate(running)
         if (gigabytes := (size.kept + size.running) / 1e9) <= options.snapshot_memory:

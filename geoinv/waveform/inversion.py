@@ -152,7 +152,9 @@ def _rounds(objective: Objective, velocity: np.ndarray, log: _Log) -> Iterator[B
         iterates = _iterates(objective, model, diagonal)
         window = 3 if config.inversion.optimiser == "lbfgs" else 10
         count, tolerance = min(every, limit - first), config.inversion.tolerance
-        outcome = descent.minimise(iterates, max_iterations=count, tolerance=tolerance, window=window, report=follow)
+        with warnings.catch_warnings():  # of slower models than the start: once a band, where its wavelet is fitted
+            warnings.simplefilter("ignore", UserWarning)
+            outcome = descent.minimise(iterates, max_iterations=count, tolerance=tolerance, window=window, report=follow)
         model = follow.best.model
         yield BandResult(objective.band, outcome.status, outcome.reason, objective, guess, model, follow.best.value, diagonal, tuple(history))
         if outcome.status != "iteration-limit":

@@ -111,17 +111,17 @@ class Objective:
     def diagonal(self, model: np.ndarray, kind: str, seed: int) -> np.ndarray:
         """The diagonal of the Gauss-Newton Hessian, up to a factor, [n]: probed at random once for each shot, or from the sources' waves alone.
 
-        For white noise z in the band the mean of (J^T W z)^2 is that of J^T W^2 J; squares of the shots add up, and smoothing over half
-        a wavelength averages more of them.
+        For white noise z in the band the mean of (J^T W z)^2 is that of J^T W^2 J; squares of the shots add up, and smoothing over a
+        quarter of a wavelength averages more of them. What is smoothed is their ratio to the sources' part, which varies much less.
         """
         medium = self._on_band(model)
-        if kind == "illumination":
-            found = self.wave.illumination(medium).numpy() * (2 / medium["velocity"].numpy()) ** 2
-        else:
-            found = self._summed(model, lambda shot, data: self._noise(shot, data, seed), power=2)
+        found = self.wave.illumination(medium).numpy().astype(np.float64) * (2 / medium["velocity"].numpy()) ** 2
+        if kind == "hessian":
+            found += 1e-9 * found.max()
+            squares = self._summed(model, lambda shot, data: self._noise(shot, data, seed), power=2)
             wavelength = float(np.median(model)) / self._top()
-            found = gaussian_filter(found, [wavelength / 2 / widths[0] for widths in self.averaging.coarse.widths])
-        return self.start(interpolated(found.astype(np.float64), self.averaging.coarse, self.averaging.fine))
+            found *= gaussian_filter(squares / found, [wavelength / 4 / widths[0] for widths in self.averaging.coarse.widths])
+        return self.start(interpolated(found, self.averaging.coarse, self.averaging.fine))
 
     def _summed(self, model: np.ndarray, cotangent: Callable[[int, tf.Tensor], tf.Tensor], power: int = 1) -> np.ndarray:
         """The sum of the shots' gradients, to a power, on the band's cells."""

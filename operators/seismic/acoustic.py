@@ -134,6 +134,9 @@ class AcousticWave(ForwardOperator):
         place = Placement.on(self.grid, self.acquisition, self.layers, self.boundary.free_surface, self.aperture)
         object.__setattr__(self, "placement", place)
         object.__setattr__(self, "frequency", self.boundary.frequency or wavelets.peak(self.wavelet, self.dt))
+        if "initial" in self.parameters and self.substeps > 1 and self.differentiation.plan(1, 1.0).every > 1:
+            expected = "StoreAll() or Checkpointed(n) with an initial field and steps finer than the samples"
+            raise checks.invalid("differentiation", self.differentiation, expected, "Such data are not low-passed. Or sample as finely as the steps.")
         _ = self.lattice  # refuses a grid too small for its layers
         self._warn()
         self._check_sampling("wavelet", self.wavelet, self.wavelet)
@@ -321,13 +324,13 @@ class AcousticWave(ForwardOperator):
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
-        every, step = self.differentiation.plan(1, 1.0).every, self.internal_step
-        if every == 1 or source.shape[-1] == 1:
+        plan, step = self.differentiation.plan(1, 1.0), self.internal_step
+        if plan.every == 1 or source.shape[-1] == 1:
             return
         curved = np.gradient(np.gradient(source, axis=-1), axis=-1)  # the gradient weights the source's field with its second derivative
-        source_top, residual_top = (wavelets.band(signal, self.dt)[1] for signal in (curved, residual))
+        source_top, residual_top = (wavelets.band(signal, self.dt, level=plan.level)[1] for signal in (curved, residual))
         largest = limits.snapshot_interval(source_top, residual_top, step)
-        if every <= largest:
+        if plan.every <= largest:
             return
         given = f"{self.differentiation} of {step:.3g} s for frequencies up to {source_top:.3g} Hz (source) and {residual_top:.3g} Hz ({name})"
         raise checks.invalid("differentiation", given, f"Every({largest}) or finer", "Or filter the data, or take StoreAll().")

@@ -15,7 +15,7 @@ Nothing here needs TensorFlow.
 import abc
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
 import numpy as np
@@ -31,12 +31,14 @@ class Plan(NamedTuple):
         segment: Steps of a segment; one covers the whole loop unless there are checkpoints.
         checkpoints: How many whole states are kept at a time, that at the start included.
         boundary: Whether of every step only what its reversal cannot know is kept: that of the absorbing layers.
+        level: What of a signal's amplitude may lie beyond its band, where steps are left out.
     """
 
     every: int
     segment: int
     checkpoints: int
     boundary: bool = False
+    level: float = 0.0
 
 
 class Strategy(abc.ABC):
@@ -63,19 +65,22 @@ class Every(Strategy):
 
     The gradient is a sum over time of a product of two fields; taking every k-th term, k times, is right as long as the product has no
     frequency from 1 / (k dt) on that matters, that is while k dt < 1 / (f_source + f_residual). The gradient then agrees with that of
-    `StoreAll` to 1e-3 of its norm.
+    `StoreAll` to twice the level, 1e-3 of its norm by default.
 
     Args:
         steps: k.
+        level: What of a signal's root-mean-square amplitude may lie beyond the band that it is said to have (see `wavelets.band`).
     """
 
     steps: int
+    level: float = field(default=5e-4, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         _count("steps", self.steps)
+        checks.positive("level", self.level)
 
     def plan(self, steps: int, state: float) -> Plan:
-        return Plan(self.steps, steps, 1)
+        return Plan(self.steps, steps, 1, level=self.level)
 
 
 @final
