@@ -1,9 +1,14 @@
 """Reversal with checkpoints: the binomial optimum of Griewank & Walther, and the errors of use."""
 
 import math
+import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import tensorflow as tf
 
+from geoinv.operators.seismic.shots import Loop
 from geoinv.operators.sensitivity import Boundary, Checkpointed, Every, StoreAll, strategy
 
 
@@ -22,40 +27,48 @@ def test_cost_is_the_binomial_optimum(checkpoints: int) -> None:
         assert strategy.cost(segments, checkpoints - 1)[0] == binomial_cost(segments, checkpoints), segments
 
 
-def replay(segments: int, checkpoints: int) -> tuple[list[int], int, int]:
-    """(order in which segments are reversed, segment runs after the first forward one, most states held) by the rules of the module."""
-    reversed_order, runs, held, most = [], 0, 0, 0
-    places = list(strategy.kept_on_the_way(segments, checkpoints))
-    held = most = len(places)
-
-    def reverse(first: int, count: int, spare: int) -> None:
-        nonlocal runs, held, most
-        if count == 1:
-            runs += 1
-            reversed_order.append(first)
-            return
-        split = strategy.cost(count, spare)[1] if spare else count - 1
-        runs += split
-        held += 1
-        most = max(most, held if spare else held - 1)  # the last stretch is run from its start each time, with nothing kept
-        reverse(first + split, count - split, max(spare - 1, 0))
-        held -= 1
-        reverse(first, split, spare)
-
-    for number in reversed(range(len(places))):
-        end = [*places[1:], segments][number]
-        reverse(places[number], end - places[number], checkpoints - 1 - number)
-        held -= 1
-    return reversed_order, runs, most
+class State:
+    """Stands for a wavefield."""
 
 
-@pytest.mark.parametrize(("segments", "checkpoints"), [(1, 1), (7, 1), (10, 3), (23, 4), (23, 30)])
-def test_every_segment_is_reversed_once_within_the_budget(segments: int, checkpoints: int) -> None:
-    order, runs, most = replay(segments, checkpoints)
-    assert order == list(range(segments))[::-1]
-    assert most <= checkpoints
+class Follow:
+    """Takes the place of the runs of a loop: notes what they are asked for, and how many states are held."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.order: list[int] = []
+        self.runs, self.most = 0, 0
+        self._held: weakref.WeakSet[State] = weakref.WeakSet()
+        monkeypatch.setattr(Loop, "_run", self._run)
+        monkeypatch.setattr(Loop, "_back", self._back)
+
+    def state(self) -> State:
+        made = State()
+        self._held.add(made)
+        self.most = max(self.most, len(self._held))
+        return made
+
+    def _run(self, medium: object, shot: object, state: State, segments: range, keeping: object) -> tuple[tf.Tensor, State, None]:
+        self.runs += len(segments)
+        return tf.zeros([1, len(segments)]), self.state(), None
+
+    def _back(self, medium: object, shot: object, segment: int, images: None, residual: object, later: object) -> object:
+        self.order.append(segment)
+        return later
+
+
+@pytest.mark.parametrize(("segments", "checkpoints"), [(7, 1), (10, 3), (23, 4), (23, 30)])
+def test_every_segment_is_reversed_once_within_the_budget(segments: int, checkpoints: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Follow(monkeypatch)
+    scheme: Any = SimpleNamespace(rest=lambda dtype: None)
+    loop = Loop(scheme, segments, strategy.Plan(1, 1, checkpoints), sources=None, receivers=None)  # type: ignore[arg-type]
+    medium, shot = SimpleNamespace(material=tf.zeros([])), SimpleNamespace(start=seen.state(), wavelet=tf.zeros([1, segments]))
+    record = loop.record(medium, shot)[2]  # type: ignore[arg-type]
+    assert seen.runs == segments
+    loop.adjoint(medium, shot, record, tf.zeros([1, segments]))  # type: ignore[arg-type]
+    assert seen.order == list(range(segments))[::-1]
+    assert seen.most <= checkpoints + 2, "those that are kept, where a run begins, and where it ends"
     # The first run, which is there anyway, serves as the recursion's first way forward.
-    assert runs + segments <= binomial_cost(segments, checkpoints) + segments
+    assert seen.runs - segments <= binomial_cost(segments, checkpoints)
 
 
 def test_states_kept_on_the_way_begin_with_the_first_and_are_within_the_budget() -> None:

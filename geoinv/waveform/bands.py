@@ -121,12 +121,7 @@ class Filter:
 
     def eased(self, wavelet: np.ndarray) -> np.ndarray:
         """A wavelet [..., time] that begins without a jump: eased in over half of the lead."""
-        return wavelet * _rise(np.arange(1, wavelet.shape[-1] + 1) * self.interval, self.lead * self.interval / 2)
-
-
-def _rise(distance: np.ndarray, width: float) -> np.ndarray:
-    """0 at zero distance, 1 from the width on, half a cosine between."""
-    return np.sin(np.pi / 2 * np.clip(distance / width, 0, 1)) ** 2 if width else np.ones(distance.shape)
+        return wavelet * traces.taper(np.arange(1, wavelet.shape[-1] + 1) * self.interval, self.lead * self.interval / 2)
 
 
 def _ramp(corners: Corners) -> float:
@@ -206,9 +201,9 @@ class Gathers:
     def _of_time(self) -> np.ndarray:
         """A gain of root mean square 1, zero where nothing was recorded [time]."""
         gain = np.where(self.times < -1e-9, 0.0, np.clip(self.times, 0.0, None) ** self.options.time_power)
-        gain = gain / np.sqrt(np.mean(gain**2)) * _rise(self.times[-1] - self.times, self.ringing)
+        gain = gain / np.sqrt(np.mean(gain**2)) * traces.taper(self.times[-1] - self.times, self.ringing)
         if self.first_time:  # the filter misses what was before that, too
-            gain = gain * (self.times >= self.first_time - 1e-9) * _rise(self.times - self.first_time, self.ringing)
+            gain = gain * (self.times >= self.first_time - 1e-9) * traces.taper(self.times - self.first_time, self.ringing)
         return gain.astype(np.float32)
 
 

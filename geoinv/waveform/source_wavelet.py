@@ -18,6 +18,7 @@ import scipy.fft
 
 from geoinv.operators import checks
 
+from . import traces
 from .traces import check_corners, padded, trapezoid
 
 
@@ -154,7 +155,7 @@ def _window(samples: int, dt: float, duration: float | None, taper: float) -> np
     if not 0 <= taper <= end:
         raise checks.invalid("taper", f"{taper} s", f"between zero and the duration, {end:g} s")
     remaining = end - np.arange(samples) * dt
-    return np.sin(np.pi / 2 * np.clip(remaining / taper, 0, 1)) ** 2 if taper else (remaining > 0).astype(float)
+    return traces.taper(remaining, taper)
 
 
 def _length(samples: int) -> int:

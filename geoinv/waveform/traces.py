@@ -50,9 +50,12 @@ def check_corners(corners: Sequence[float], dt: float) -> tuple[float, float, fl
 def trapezoid(frequencies: np.ndarray, corners: Sequence[float]) -> np.ndarray:
     """Amplitudes of a band between four corners with cosine tapers, at frequencies in Hz."""
     first, second, third, fourth = corners
-    rise = np.clip((frequencies - first) / (second - first), 0, 1) if second > first else np.ones(np.shape(frequencies))
-    fall = np.clip((fourth - frequencies) / (fourth - third), 0, 1)
-    return np.sin(np.pi / 2 * rise) ** 2 * np.sin(np.pi / 2 * fall) ** 2
+    return taper(frequencies - first, second - first) * taper(fourth - frequencies, fourth - third)
+
+
+def taper(distance: np.ndarray, width: float) -> np.ndarray:
+    """0 below zero distance, 1 from the width on, a cosine taper between."""
+    return np.sin(np.pi / 2 * np.clip(distance / width, 0, 1)) ** 2 if width else np.where(distance >= 0, 1.0, 0.0)
 
 
 def filtered(traces: tf.Tensor, amplitudes: Callable[[np.ndarray], np.ndarray], dt: float, *, padding: float) -> tf.Tensor:

@@ -246,7 +246,7 @@ class AcousticWave(ForwardOperator):
             if tf.executing_eagerly():
                 self._check_sampling("cotangent", run.wavelet.numpy(), cotangent.numpy())
             residual = run.unsampled(cotangent)
-            gradients = each(lambda n: self._loop.adjoint(run.medium(n), run.shots[n], records[n], residual[n]), len(run.shots))
+            gradients = each(lambda n: self._loop.adjoint(run.medium(n), run.shots[n], copy.copy(records[n]), residual[n]), len(run.shots))
             return {name: run.collected(name, gradients) for name in self.parameters}
 
         def pushforward(tangent: Nest) -> tf.Tensor:

@@ -154,7 +154,7 @@ class Loop:
         return tf.concat(data, axis=1), state, kept
 
     def adjoint(self, medium: Medium, shot: Shot, record: Any, residual: tf.Tensor) -> Gradient:
-        """The gradient of ``sum(residual * data)``."""
+        """The gradient of ``sum(residual * data)``. Of a record with states of several segments none is left: each is let go once it has served."""
         nothing = tf.nest.map_structure(tf.zeros_like, medium.material)
         later = Gradient(nothing, shot.wavelet[:, :0], self.scheme.rest(residual.dtype))
         if self.segments == 1:
@@ -163,7 +163,7 @@ class Loop:
         ends = [*places[1:], self.segments]
         for number in reversed(range(len(places))):
             spare = self.plan.checkpoints - 1 - number
-            later = self._reverse(medium, shot, places[number], ends[number] - places[number], record[number], spare, residual, later)
+            later = self._reverse(medium, shot, places[number], ends[number] - places[number], record.pop(), spare, residual, later)
         return later
 
     def illumination(self, medium: Medium, shot: Shot) -> tf.Tensor:
@@ -187,20 +187,25 @@ class Loop:
         rings += 2 * slot + running * fields_of_rock  # a state at rest, and the rock
         if self.segments == 1:
             return Memory(itemsize * shots * program.kept_size, itemsize * rings, 2 * COMPILING)
-        states = shots * 2 * slot * min(self.plan.checkpoints, self.segments)
+        kept = min(self.plan.checkpoints, self.segments)
+        # Those of the way forward; and where they stay, because all shots went forward before, those of the way back beside them.
+        states = 2 * slot * (shots * kept + (running * (kept - 1) if shots > running else 0))
         return Memory(itemsize * states, itemsize * (rings + running * program.kept_size), 3 * COMPILING)
 
     def _reverse(
         self, medium: Medium, shot: Shot, first: int, count: int, state: State, spare: int, residual: tf.Tensor, later: Gradient
     ) -> Gradient:
         """The gradient of `count` segments from a state on, with so many checkpoints to spare, behind that of all later segments."""
-        if count == 1:
-            images = self._run(medium, shot, state, range(first, first + 1), self.keeping)[2]
-            return self._back(medium, shot, first, images, residual, later)
-        split = cost(count, spare)[1] if spare else count - 1
-        middle = self._run(medium, shot, state, range(first, first + split), Nothing())[1]
-        later = self._reverse(medium, shot, first + split, count - split, middle, max(spare - 1, 0), residual, later)
-        return self._reverse(medium, shot, first, split, state, spare, residual, later)
+        while count > 1:
+            split = cost(count, spare)[1] if spare else count - 1
+            # The state between has no name here, so that it is let go when the later segments are done.
+            later = self._reverse(
+                medium, shot, first + split, count - split, self._run(medium, shot, state, range(first, first + split), Nothing())[1],
+                max(spare - 1, 0), residual, later,
+            )  # fmt: skip
+            count = split
+        images = self._run(medium, shot, state, range(first, first + 1), self.keeping)[2]
+        return self._back(medium, shot, first, images, residual, later)
 
     def _run(self, medium: Medium, shot: Shot, state: State, segments: range, keeping: Keeping) -> tuple[tf.Tensor, State, Any]:
         parts = []

@@ -89,7 +89,8 @@ class Checkpointed(Strategy):
     """Keep n whole states and compute the steps between them again: exact, for a small part of the memory.
 
     Args:
-        states: n, how many are kept at a time, that at the start included.
+        states: n, how many are kept at a time, that at the start included. What may be run back again, such as a linearization, holds on
+            to those of its way forward besides.
     """
 
     states: int
