@@ -283,6 +283,15 @@ def test_a_start_model_on_finer_cells_keeps_its_sea_floor(folder: Path) -> None:
     np.testing.assert_allclose(inputs.velocity[:-12, 7], np.clip(2000.0 + below, 2140.0, 2620.0), rtol=1e-12)
 
 
+def test_only_cells_of_the_free_file_change(folder: Path, example: synthetic.WaveformExample) -> None:
+    free = np.ones(example.grid.shape)
+    free[-4:, 10:20] = 0.0
+    netcdf.write(folder / "free.nc", example.grid.to_xarray(free, name="free"))
+    inputs = load(folder, model={"free_file": "free.nc", "water_depth": 120.0, "density": "gardner"})
+    np.testing.assert_array_equal(inputs.free, (free == 1) & (np.arange(16) < 13)[:, None])
+    assert inputs.density is not None and np.all(inputs.density[-4, 10:20] > 1900.0), "it is rock, if it does not change"
+
+
 def test_density_of_gardner_is_not_that_of_water(folder: Path) -> None:
     inputs = load(folder, model={"density": "gardner", "water_depth": 120.0})
     assert inputs.density is not None and np.all(inputs.density[-3:] == 1000.0)
@@ -292,7 +301,8 @@ def test_density_of_gardner_is_not_that_of_water(folder: Path) -> None:
 BAD: list[tuple[dict[str, dict[str, Any]], str]] = [
     ({"grid": {"spacing": 40.0, "easting": [100.0, 2000.0]}}, r"'receiver' upward -60 m, easting 40 m \(shot 0\): must be inside the grid"),
     ({"bounds": {"upper": 2500.0}}, r"'model' .* m/s at cell \(\d+, \d+\): must be within the bounds 1400 to 2500 m/s"),
-    ({"model": {"water_depth": 9999.0}}, "'model.water_depth' that reaches the bottom"),
+    ({"model": {"water_depth": 9999.0}}, "'model' with a water_depth or free_file that leaves no cell"),
+    ({"model": {"free_file": "survey.nc"}}, "a model with 'free'"),
     ({"model": {"file": "survey.nc"}}, "a model with 'velocity'"),
     ({"bands": {"lowpass": [0.5]}}, r"'bands.lowpass' 0.5 Hz: must be above 0.557 Hz, one period in the records"),
     ({"bands": {"lowpass": [90.0]}}, r"'bands.lowpass' .* below the Nyquist frequency, 125 Hz"),

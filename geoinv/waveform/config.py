@@ -90,6 +90,9 @@ class Model(Section):
         None, "Depth of the sea floor below the top of the grid, m: cells above are water and do not change.", example=500.0
     )
     water_velocity: Positive = option(1500.0, "Velocity of the water, m/s.")
+    free_file: PathText | None = option(
+        None, "netCDF model file with a variable 'free': only cells where it is 1 change; for a sea floor with relief, say.", example="free.nc"
+    )
     density: Literal["constant", "gardner", "file"] = option(
         "constant",
         "'constant' (the equation without density), 'gardner' (310 v^0.25 of the start model, kg/m3; 1000 in water) or 'file'; it does not change.",

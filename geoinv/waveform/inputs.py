@@ -71,13 +71,14 @@ def load(config: WaveformConfig) -> Inputs:
         survey, first_time = read_survey(config.data)
         own = _read_velocity(config) if config.model.file is not None else None
         grid = _grid(config, survey, None if own is None else own[0])
-        velocity, free = _start(config.model, grid, own)
+        velocity, rock = _start(config.model, grid, own)
+        free = rock & _chosen(config.model, grid)
         lower, upper = (_bound(name, getattr(config.bounds, name), grid) for name in ("lower", "upper"))
         _check_start(velocity, lower, upper, free)
         _check_inside(survey, grid, config.propagator.free_surface)
         _check_bands(config, survey)
         wavelet = read_wavelet(config.source, survey.sizes["time"], shots.dt(survey))
-        density = _density(config.model, grid, velocity, free)
+        density = _density(config.model, grid, velocity, rock)
     return Inputs(survey, first_time, grid, velocity, free, lower, upper, density, wavelet, tuple(str(each.message) for each in caught))
 
 
@@ -235,7 +236,7 @@ def points_per_wavelength(order: int) -> float:
 
 
 def _start(model: Model, grid: Grid, own: tuple[Grid, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
-    """The start model and the cells that may change."""
+    """The start model and the cells that are not water."""
     depth, floor = _depth(grid), model.water_depth or 0.0
     water = np.broadcast_to(depth < floor, grid.shape)
     if own is not None:
@@ -260,11 +261,18 @@ def _resampled_by_layer(values: np.ndarray, own: Grid, grid: Grid, floor: float)
     return np.where(_depth(grid) < floor, water, interpolated(values[np.minimum(rows, first - 1)], own, grid))
 
 
-def _density(model: Model, grid: Grid, velocity: np.ndarray, free: np.ndarray) -> np.ndarray | None:
+def _chosen(model: Model, grid: Grid) -> np.ndarray:
+    """The cells that may change as far as the model's free_file is concerned."""
+    if model.free_file is None:
+        return np.ones(grid.shape, bool)
+    return _on("model.free_file", model.free_file, "free", grid) >= 0.5
+
+
+def _density(model: Model, grid: Grid, velocity: np.ndarray, rock: np.ndarray) -> np.ndarray | None:
     if model.density == "constant":
         return None
     if model.density == "gardner":
-        return np.where(free, 310.0 * velocity**0.25, WATER)  # Gardner et al., Geophysics 39 (1974), 770-780
+        return np.where(rock, 310.0 * velocity**0.25, WATER)  # Gardner et al., Geophysics 39 (1974), 770-780
     return checks.positive("model.density_file", _on("model.density_file", str(model.density_file), "density", grid))
 
 
@@ -291,7 +299,7 @@ def _resampled(option: str, values: np.ndarray, own: Grid, grid: Grid) -> np.nda
 def _check_start(velocity: np.ndarray, lower: np.ndarray, upper: np.ndarray, free: np.ndarray) -> None:
     checks.positive("model", velocity)
     if not free.any():
-        raise checks.invalid("model.water_depth", "that reaches the bottom of the grid", "less: no cell is left to invert")
+        raise checks.invalid("model", "with a water_depth or free_file that leaves no cell", "with cells that may change", "Is the depth in metres?")
     crossed = np.argwhere(free & ~(lower < upper))
     if crossed.size:
         at = tuple(map(int, crossed[0]))

@@ -206,7 +206,7 @@ def _errors(inputs: Inputs, model: xarray.Dataset) -> dict[str, float]:
 def _files(config: WaveformConfig) -> list[str]:
     """The files that the result depends on."""
     model = config.model
-    named = (config.data.file, model.file, model.density_file, config.source.file, config.bounds.lower, config.bounds.upper)
+    named = (config.data.file, model.file, model.density_file, model.free_file, config.source.file, config.bounds.lower, config.bounds.upper)
     return sorted({path for path in named if isinstance(path, str)})
 
 
