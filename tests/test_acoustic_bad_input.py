@@ -209,6 +209,11 @@ def test_too_few_points_per_wavelength_are_warned_of_with_what_to_do() -> None:
             wave(order=order)
 
 
+def test_a_wavelet_that_resampling_damps_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"wavelet of up to .* Hz sampled every 0.004 s: steps are finer, and resampling passes 93.8 Hz and less"):
+        wave(dt=4e-3, wavelet=wavelets.ricker(60.0, 62, 4e-3))
+
+
 def test_a_subset_does_not_warn_again() -> None:
     with pytest.warns(UserWarning, match="too few points"):
         operator = wave(order=2)

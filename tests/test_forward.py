@@ -26,6 +26,23 @@ def test_lists_and_arrays_are_models_too() -> None:
     np.testing.assert_allclose(Exponential(2)([0.0, 1.0]), np.exp([0, 1]))
 
 
+def test_nothing_is_linearized_where_nobody_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, model = Exponential(2), tf.constant([0.0, 1.0], tf.float64)
+    calls = []
+    linearize = Exponential.linearize
+    monkeypatch.setattr(Exponential, "linearize", lambda self, at: calls.append(at) or linearize(self, at))
+    np.testing.assert_allclose(operator(model), np.exp([0, 1]))
+    assert not calls
+    with tf.GradientTape() as tape:
+        tape.watch(model)
+        data = operator(model)
+    np.testing.assert_allclose(tape.gradient(data, model), np.exp([0, 1]))
+    with tf.autodiff.ForwardAccumulator(model, tf.ones_like(model)) as accumulator:
+        data = operator(model)
+    np.testing.assert_allclose(accumulator.jvp(data), np.exp([0, 1]))
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("mode", ["tape over tape", "accumulator over tape", "tape over accumulator"])
 def test_an_operator_not_twice_differentiable_raises(mode: str, run: str) -> None:

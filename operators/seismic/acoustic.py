@@ -82,7 +82,8 @@ class AcousticWave(ForwardOperator):
     eager mode; inside tf.function, where values are not at hand, they are not looked at.
 
     Attributes:
-        placement: Where every shot propagates; that of a subset is part of the whole's, so that nothing is compiled anew.
+        placement: Where every shot propagates; that of a subset is part of the whole's, so that nothing is compiled anew. (What
+            `dataclasses.replace` makes is placed anew, with shots counted from 0.)
         frequency: At which the layers work best, Hz; a subset's is that of the whole.
 
     Raises:

@@ -1,7 +1,7 @@
 """The time loops of one shot, each compiled once: forward, adjoint and Born."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -14,6 +14,8 @@ from .lattice import cut, zeros
 from .scheme import Scheme
 from .stepping import Material, Profiles, Scattered, Slot, State
 
+#: How many times more rows than points may be left of a box by what the loops apply.
+FEW = 4
 #: Slots of the ring: at least the three that a step needs.
 RINGS = (3, 4, 5)
 
@@ -34,18 +36,45 @@ class Taps(NamedTuple):
 
 
 class Spots(NamedTuple):
-    """Points between the cells of a box: matrices whose product samples at the points, and those of its transpose; the first is applied first."""
+    """Points between the cells of a box: matrices whose product samples at the points, and those of its transpose; the first is applied first.
+
+    The loops apply those that leave little of the box, such as the line of cells that a spread of receivers is on. What is left, from
+    there to the points, is applied to the whole record at once: vectorised over time it takes a tenth of the time or less.
+    """
 
     sample: tuple[Taps, ...]
     inject: tuple[Taps, ...]
 
-    def sampled(self, values: tf.Tensor) -> tf.Tensor:
-        """[point, time] from [cell, time]."""
-        return functools.reduce(lambda found, taps: taps.times(found), self.sample, values)
+    @property
+    def _within(self) -> int:
+        """How many of the first sampling matrices are applied in the loops."""
+        few = FEW * self.sample[-1].columns.shape[0]
+        return next(count for count, taps in enumerate(self.sample, start=1) if taps.columns.shape[0] <= few)
+
+    @property
+    def rows(self) -> int:
+        """Of what the loops record and inject."""
+        return int(self.sample[self._within - 1].columns.shape[0])
+
+    def picked(self, values: tf.Tensor) -> tf.Tensor:
+        """[row, time] from [cell, time]."""
+        return _applied(self.sample[: self._within], values)
+
+    def interpolated(self, record: tf.Tensor) -> tf.Tensor:
+        """[point, time] from [row, time]."""
+        return _applied(self.sample[self._within :], record)
+
+    def spread(self, signal: tf.Tensor) -> tf.Tensor:
+        """[row, time] from [point, time]: the transpose of `interpolated`."""
+        return _applied(self.inject[: len(self.sample) - self._within], signal)
 
     def injected(self, values: tf.Tensor) -> tf.Tensor:
-        """[cell, time] from [point, time]."""
-        return functools.reduce(lambda found, taps: taps.times(found), self.inject, values)
+        """[cell, time] from [row, time]: the transpose of `picked`."""
+        return _applied(self.inject[len(self.sample) - self._within :], values)
+
+
+def _applied(matrices: Sequence[Taps], values: tf.Tensor) -> tf.Tensor:
+    return functools.reduce(lambda found, taps: taps.times(found), matrices, values)
 
 
 @final
@@ -116,7 +145,7 @@ class Program:
 
     def _forward(self, material: Material, profiles: Profiles, state: State, sources: Spots, wavelet: tf.Tensor, receivers: Spots) -> Any:
         scheme, dtype = self.scheme, wavelet.dtype
-        signal = self._by_round(wavelet)
+        signal = self._by_round(sources.spread(wavelet))
         advance, advance_with_rate = scheme.stepper(scheme.physics.forward, self.sources), scheme.stepper_with_rate(self.sources)
 
         def body(count: tf.Tensor, ring: Ring, scratch: tf.Tensor, data: tf.TensorArray, arrays: Any) -> Any:
@@ -130,20 +159,20 @@ class Program:
                 else:
                     new = advance(older.field, old, target, material, profiles, source[:, at])
                 ring = (*ring[1:], new)
-            return count + 1, ring, scratch, data.write(count, receivers.sampled(tf.stack(seen, axis=1))), arrays
+            return count + 1, ring, scratch, data.write(count, receivers.picked(tf.stack(seen, axis=1))), arrays
 
         arrays = self.keeping.arrays(scheme, self.padded_steps, dtype)
         scratch, ring = zeros(scheme.lattice.haloed, dtype), scheme.ring(state, self.ring)
         ring, _, data, arrays = self._loop(body, ring, scratch, self._traces(receivers, dtype), arrays)
         end = _state(ring)
-        return self._by_time(data.stack()), end, self.keeping.kept(arrays, end)
+        return receivers.interpolated(self._by_time(data.stack())), end, self.keeping.kept(arrays, end)
 
     def _adjoint(
         self, material: Material, profiles: Profiles, state: State, sources: Spots, wavelet: tf.Tensor, residual: tf.Tensor, receivers: Spots,
         kept: Any,
     ) -> Any:  # fmt: skip
         scheme, dtype = self.scheme, residual.dtype
-        forces, signal = self._by_round(wavelet), self._by_round(residual)
+        forces, signal = self._by_round(sources.spread(wavelet)), self._by_round(receivers.spread(residual))
         retreat, recall = scheme.stepper(scheme.physics.adjoint, self.receivers), self.keeping.recall(scheme, self.sources)
 
         def body(count: tf.Tensor, ring: Ring, carried: Any, sums: Images, felt: tf.TensorArray) -> Any:
@@ -158,19 +187,19 @@ class Program:
                     products = zip(sums, scheme.cut(old.field, new.fluxes), images, strict=True)
                     sums = tuple(part + field * image for part, field, image in products)
                 ring = (*ring[1:], new)
-            return count + 1, ring, carried, sums, felt.write(now, sources.sampled(tf.stack(seen[::-1], axis=1)))
+            return count + 1, ring, carried, sums, felt.write(now, sources.picked(tf.stack(seen[::-1], axis=1)))
 
         zero, carried = tuple(zeros(box, dtype) for box in scheme.images), self.keeping.begin(scheme, kept, self.ring)
         ring, _, sums, felt = self._loop(body, scheme.ring(state, self.ring), carried, zero, self._traces(sources, dtype))
         sums = [float(self.keeping.every) * part for part in sums]
-        return scheme.gradient(material, sums), self._by_time(felt.stack()), _state(ring)
+        return scheme.gradient(material, sums), sources.interpolated(self._by_time(felt.stack())), _state(ring)
 
     def _born(
         self, material: Material, change: Material, profiles: Profiles, state: State, state_change: State,
         sources: Spots, wavelet: tf.Tensor, wavelet_change: tf.Tensor, receivers: Spots, kept: Any,
     ) -> Any:  # fmt: skip
         scheme = self.scheme
-        forces, signal = self._by_round(wavelet), self._by_round(wavelet_change)
+        forces, signal = (self._by_round(sources.spread(part)) for part in (wavelet, wavelet_change))
         advance = scheme.stepper(scheme.physics.forward, self.sources)
         carried, follow, stiffer = (
             self._recalled(material, change, kept) if self.keeping.every else self._alongside(material, change, profiles, state)
@@ -186,10 +215,10 @@ class Program:
                 (bent, *fluxes), carried = follow(carried, count, at, force[:, at])
                 scattered = Scattered(stiffer * bent, tuple(part * flux for part, flux in zip(relative, fluxes, strict=True)))
                 ring = (*ring[1:], advance(older.field, old, target, material, profiles, source[:, at], scattered))
-            return count + 1, ring, carried, data.write(count, receivers.sampled(tf.stack(seen, axis=1)))
+            return count + 1, ring, carried, data.write(count, receivers.picked(tf.stack(seen, axis=1)))
 
         ring = scheme.ring(state_change, self.ring)
-        return self._by_time(self._loop(body, ring, carried, self._traces(receivers, wavelet.dtype))[-1].stack())
+        return receivers.interpolated(self._by_time(self._loop(body, ring, carried, self._traces(receivers, wavelet.dtype))[-1].stack()))
 
     def _recalled(self, material: Material, change: Material, kept: Any) -> tuple[Any, Follow, tf.Tensor]:
         """The images of every step as they were kept, and what the first of them is to be multiplied by."""
@@ -219,7 +248,7 @@ class Program:
         return count * (self.unrolled // self.keeping.every) + at // self.keeping.every
 
     def _traces(self, spots: Spots, dtype: Any) -> tf.TensorArray:
-        return tf.TensorArray(dtype, self.rounds, element_shape=[spots.sample[-1].columns.shape[0], self.unrolled])
+        return tf.TensorArray(dtype, self.rounds, element_shape=[spots.rows, self.unrolled])
 
     def _loop(self, body: Callable[..., Any], *carried: Any) -> Any:
         return tf.while_loop(lambda count, *_: count < self.rounds, body, (tf.constant(0), *carried), maximum_iterations=self.rounds)[1:]

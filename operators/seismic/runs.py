@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +21,13 @@ from .scheme import Scheme
 from .shots import Gradient, Medium, Shot
 from .stepping import Material, State
 
-#: Those of one operator, asked for by every run and every shot.
-_interpolation, _decimation = (functools.lru_cache(8)(matrix) for matrix in (resampling.interpolation, resampling.decimation))
+
+@functools.lru_cache(16)
+def _resampler(kind: Callable[..., Any], samples: int, substeps: int, dtype: tf.DType, *, transposed: bool = False) -> CSRMatrix:
+    """A matrix of `resampling` or its transpose: asked for by every run and every shot of an operator, laid out once."""
+    matrix = kind(samples, substeps)
+    with tf.init_scope():  # kept beyond the graph that is being built
+        return CSRMatrix.from_scipy(matrix.T.tocsr() if transposed else matrix, dtype=dtype)
 
 
 class Change(NamedTuple):
@@ -91,7 +96,7 @@ class Run:
             return data
         if self.initial is not None:
             return data[..., : self._samples * self._substeps : self._substeps]
-        return _along_time(_decimation(self._samples, self._substeps), data)
+        return _along_time(_resampler(resampling.decimation, self._samples, self._substeps, data.dtype), data)
 
     def unsampled(self, cotangent: tf.Tensor) -> tf.Tensor:
         """The transpose of `sampled`."""
@@ -100,7 +105,7 @@ class Run:
         if self.initial is not None:
             spread = tf.reshape(tf.pad(cotangent[..., tf.newaxis], [[0, 0]] * 3 + [[0, self._substeps - 1]]), [*cotangent.shape[:-1], -1])
             return tf.pad(spread, [[0, 0]] * 2 + [[0, resampling.fine_length(self._samples, self._substeps) - spread.shape[-1]]])
-        return _along_time(_decimation(self._samples, self._substeps).T.tocsr(), cotangent)
+        return _along_time(_resampler(resampling.decimation, self._samples, self._substeps, cotangent.dtype, transposed=True), cotangent)
 
     def collected(self, name: str, gradients: Sequence[Gradient]) -> tf.Tensor:
         """The gradient with respect to one part of the model, from those of the shots, added in their order."""
@@ -108,7 +113,9 @@ class Run:
             return tf.add_n([self._spread(window, getattr(part, name)) for window, part in self.windowed(gradients).items()])
         if name == "wavelet":
             fine = tf.stack([gradient.wavelet for gradient in gradients]) / math.prod(self._lattice.spacing)
-            return fine if self._substeps == 1 else _along_time(_interpolation(self._samples, self._substeps).T.tocsr(), fine)
+            if self._substeps == 1:
+                return fine
+            return _along_time(_resampler(resampling.interpolation, self._samples, self._substeps, fine.dtype, transposed=True), fine)
         return tf.stack([self._of_the_start(number, gradient.start) for number, gradient in enumerate(gradients)])
 
     def windowed(self, gradients: Sequence[Gradient]) -> dict[Box, Rock]:
@@ -147,7 +154,9 @@ class Run:
         return tf.stack([self._spread(window, -later), self._spread(window, first)])
 
     def _all_shots(self, wavelet: tf.Tensor, initial: tf.Tensor | None) -> list[Shot]:
-        fine = wavelet if self._substeps == 1 else _along_time(_interpolation(self._samples, self._substeps), wavelet)
+        fine = wavelet
+        if self._substeps > 1:
+            fine = _along_time(_resampler(resampling.interpolation, self._samples, self._substeps, wavelet.dtype), wavelet)
         starts = [None if initial is None else self._started(initial[number], window) for number, window in enumerate(self._place.windows)]
         return [self._shot(number, fine[number], start) for number, start in enumerate(starts)]
 
@@ -182,7 +191,7 @@ def _inner(lattice: Lattice) -> Box:
     return Box(tuple(lower for lower, _ in lattice.widths), shape)
 
 
-def _along_time(matrix: object, signals: tf.Tensor) -> tf.Tensor:
+def _along_time(matrix: CSRMatrix, signals: tf.Tensor) -> tf.Tensor:
     """A matrix times every trace of signals [..., time]."""
-    product = CSRMatrix.from_scipy(matrix, dtype=signals.dtype).matmat(tf.transpose(tf.reshape(signals, [-1, signals.shape[-1]])))
+    product = matrix.matmat(tf.transpose(tf.reshape(signals, [-1, signals.shape[-1]])))
     return tf.reshape(tf.transpose(product), [*signals.shape[:-1], -1])

@@ -198,7 +198,7 @@ def band(signal: Any, dt: float, *, level: float = 5e-4) -> tuple[float, float]:
         level: The amplitude ratio, below 1.
 
     Returns:
-        lowest, highest: In Hz, on a frequency grid of ``1 / (2 n dt)`` or somewhat finer; zeros for a signal that is zero.
+        lowest, highest: In Hz, on a frequency grid of ``1 / (n dt)`` or somewhat finer; zeros for a signal that is zero.
 
     Raises:
         ValueError: Values that are not finite, an interval that is not positive.
@@ -212,7 +212,7 @@ def band(signal: Any, dt: float, *, level: float = 5e-4) -> tuple[float, float]:
     fade = max(1, n // 20)
     fading = np.r_[np.ones(n - fade), np.cos(np.pi / 2 * np.arange(1, fade + 1) / (fade + 1)) ** 2]
     faded = signal * (fading / largest).astype(dtype)  # squares of single-precision pressures would underflow
-    length = scipy.fft.next_fast_len(2 * n, real=True)
+    length = scipy.fft.next_fast_len(n, real=True)
     spectra = scipy.fft.rfft(faded, length).reshape(-1, length // 2 + 1)
     power = sum(np.einsum("tf,tf->f", part, part, dtype=np.float64) for part in (spectra.real, spectra.imag))
     power[1 : (length + 1) // 2] *= 2  # the negative frequencies
