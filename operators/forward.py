@@ -149,7 +149,7 @@ class ForwardOperator(abc.ABC):
             ValueError: The model does not match `model_spec`.
         """
         model = conform("model", model, self.model_spec)
-        # Where nobody records nothing is kept for a derivative: of waves that is nearly all of the memory.
+        # In eager mode, where nobody records, nothing is kept for a derivative: of waves that is nearly all of the memory.
         return Recorded.at(self, model).data() if recording() else self.forward(model)
 
     def __matmul__(self, inner: "ForwardOperator") -> "Chain":

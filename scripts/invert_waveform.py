@@ -17,7 +17,7 @@ import numpy as np
 import xarray
 from rich.console import Console
 
-from geoinv import cli, config
+from geoinv import cli, config, rundir
 from geoinv.datasets import netcdf, synthetic
 from geoinv.operators.grid import Grid
 from geoinv.waveform import job
@@ -65,7 +65,7 @@ def invert(arguments: argparse.Namespace) -> str:
         }
     )
     summary = job.invert(options, arguments.output, console=Console())
-    return f"{summary['reason']} chi2 {summary['chi2']:.3g}. See {arguments.output / 'report.html'}."
+    return f"{rundir.sentence(summary)} See {arguments.output / 'report.html'}."
 
 
 def overthrust(arguments: argparse.Namespace) -> str:
@@ -84,6 +84,8 @@ def overthrust(arguments: argparse.Namespace) -> str:
 def outcome(summary: dict[str, Any], results: Path) -> str:
     """The numbers that the experiment is for."""
     before, after = summary["model_rms_error_start"], summary["model_rms_error"]
+    if summary["status"] == "failed":
+        raise ValueError(summary["reason"])
     last = summary["bands"][-1]
     fall, within = (100 * (1 - last["misfit"] / last[name]) for name in ("misfit_start_model", "misfit_start"))
     return "\n".join(

@@ -14,8 +14,10 @@ import tensorflow as tf
 import waves
 from waves import Case
 
-from geoinv.operators import AcousticWave, testing
+from geoinv.operators import AcousticWave, Acquisition, Grid, testing
 from geoinv.operators.forward import Linearization, Nest
+from geoinv.operators.seismic import Absorbing, wavelets
+from geoinv.operators.seismic.runs import spots
 from geoinv.operators.sensitivity import Boundary, Checkpointed, Every, StoreAll
 
 VELOCITY, START, DENSITY = waves.FACTORS["parameters"]
@@ -52,9 +54,9 @@ def tolerance(case: Case) -> float:
 
 
 @functools.cache
-def linearized(case: Case) -> Linearization:
+def linearized(case: Case, *, rest: bool = False) -> Linearization:
     wave = waves.small(case)
-    return wave.linearize(waves.model_of(wave))
+    return wave.linearize(waves.model_of(wave, rest=rest))
 
 
 def cotangent_of(case: Case, at: Linearization) -> tf.Tensor:
@@ -124,8 +126,34 @@ def test_derivatives(case: Case) -> None:
     check(case)
 
 
+@pytest.mark.parametrize(("count", "within"), [(12, 1), (6, 2)])
+def test_spreads_along_a_line_of_the_grid(count: int, within: int) -> None:
+    """Their matrices are factored, and the last factor is applied to whole records, or not."""
+    shape, samples = (16, 34), 37
+    line = np.stack([np.full(count, 83.0), np.linspace(52.0, 281.0, count)], axis=1)
+    sources = np.stack([np.add(line, [-31.0, 3.3]), np.add(line, [-14.0, -2.1])])
+    acquisition = Acquisition(sources, np.stack([line, np.add(line, [21.0, 4.4])]))
+    options = {"parameters": ("velocity", "wavelet", "initial"), "velocity_limits": (1400.0, 2300.0), "dtype": DOUBLE, "boundary": Absorbing(3)}
+    signal = wavelets.ricker(30.0, samples, 2e-3, delay=0.035)
+    wave = AcousticWave(Grid.uniform(shape, (10.0, 10.0)), acquisition, signal, dt=2e-3, time_step=1e-3, **options)
+    for points in (wave.placement.sources, wave.placement.receivers):
+        assert len(points.factors) == 2 and spots(points, 0, DOUBLE)._within == within
+    model, v = waves.model_of(wave), waves.direction_of(wave)
+    at = wave.linearize(model)
+    for name, error in mismatch(at, v, testing.random(at.data_spec, seed=2)).items():
+        assert error <= 1e-12, name
+    data = [wave.linearize({name: part + step * v[name] for name, part in model.items()}).data.numpy() for step in (1e-4, -1e-4)]
+    assert testing.relative_difference((data[0] - data[1]) / 2e-4, at.jvp(v)) <= 1e-6
+    matrix = wave.placement.receivers.matrix(0, wave.lattice.whole)
+    field = np.random.default_rng(0).normal(size=matrix.shape[1])
+    box = wave.placement.receivers.box
+    inside = tf.constant(field.reshape(wave.lattice.shape)[box.slices(wave.lattice.whole)].reshape(-1, 1))
+    sampled = spots(wave.placement.receivers, 0, DOUBLE)
+    np.testing.assert_allclose(sampled.interpolated(sampled.picked(inside))[:, 0], matrix @ field, rtol=0, atol=1e-12)
+
+
 def same_gradients(first: Case, second: Case) -> None:
-    expected, found = linearized(first), linearized(second)
+    expected, found = linearized(first, rest=isinstance(second.strategy, Every)), linearized(second)
     w = cotangent_of(second, expected)
     one, other = expected.vjp(w), found.vjp(w)
     for name, leaf in one.items():

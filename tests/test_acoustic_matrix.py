@@ -34,7 +34,7 @@ def test_three_steps_are_three_products(order: int, shape: tuple[int, ...], boun
     matrix = wave.step_matrix(model)
     start = rng.normal(size=matrix.shape[1])
     run = wave._run(model)
-    shot = run.shots[0]._replace(start=assembly.from_vector(wave.lattice, start, fluxes=variable))
+    shot = run.shot(0)._replace(start=assembly.from_vector(wave.lattice, start, fluxes=variable))
     found = assembly.to_vector(wave.lattice, wave._loop.forward(run.medium(0), shot)[1])
     expected = start
     for _ in range(3):

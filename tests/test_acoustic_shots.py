@@ -43,6 +43,26 @@ def test_subsets_are_the_same_bits_and_their_gradients_add_up() -> None:
         assert testing.relative_difference(totals[name], leaf) <= 1e-14
 
 
+def test_gradients_pass_through_the_loops_of_tensorflow() -> None:
+    """Also where steps are finer than samples, whose resampling is another sparse product."""
+    case = Case(2, "free surface", 2, tf.float64, ("velocity",), 2, StoreAll())
+    wave = waves.small(case)
+    velocity = waves.model_of(wave)["velocity"]
+    several = tf.stack([velocity, velocity * 1.01])
+
+    @tf.function
+    def gradient(velocities: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(velocities)
+            energy = tf.map_fn(lambda each: tf.reduce_sum(wave({"velocity": each}) ** 2), velocities)
+        return tape.gradient(energy, velocities)
+
+    found = gradient(several)
+    for each, own in zip(several, found, strict=True):
+        at = wave.linearize({"velocity": each})
+        assert testing.relative_difference(own, at.vjp(2 * at.data)["velocity"]) <= 1e-12
+
+
 def test_a_subset_has_the_layers_of_the_whole_whatever_its_wavelets() -> None:
     wave = waves.small(CASE)
     low, high = (wavelets.ricker(frequency, waves.STEPS, waves.STEP, delay=0.035) for frequency in (20.0, 60.0))

@@ -251,6 +251,13 @@ def test_a_case_without_its_data_is_not_run(main: Main, tmp_path: Path, monkeypa
     )
 
 
+def test_a_wave_case_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    figures = {metric: (value, unit) for _, metric, value, unit in load("benchmark_waves").wave_memory(0.1, 1)}
+    assert {metric: unit for metric, (_, unit) in figures.items()} == {"gradient-memory": "GB", "gradient": "Mpt/s"}
+    assert all(value > 0 for value, _ in figures.values())
+
+
 def test_every_case_has_its_function(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     assert all(callable(getattr(load(case.module), case.function)) for case in benchmark.CASES.values())

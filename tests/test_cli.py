@@ -83,9 +83,10 @@ def test_invert_passes_everything_on(monkeypatch: pytest.MonkeyPatch, job: FakeJ
     assert "lake-output/report.html" in out
 
 
-def test_interrupted_run_ends_in_130(monkeypatch: pytest.MonkeyPatch, job: FakeJob) -> None:
-    job.status = "interrupted"
-    assert run(monkeypatch, "invert", "lake.toml", "--output", "here") == 130
+@pytest.mark.parametrize(("status", "code"), [("interrupted", 130), ("failed", 2)])
+def test_a_run_that_ended_early_says_so_by_its_code(monkeypatch: pytest.MonkeyPatch, job: FakeJob, status: str, code: int) -> None:
+    job.status = status
+    assert run(monkeypatch, "invert", "lake.toml", "--output", "here") == code
     assert job.called[1] == Path("here")
 
 

@@ -281,6 +281,12 @@ def test_a_start_model_on_finer_cells_keeps_its_sea_floor(folder: Path) -> None:
     np.testing.assert_allclose(inputs.velocity[-12:], 1500.0)
     below = -inputs.grid.centers[0][:-12]
     np.testing.assert_allclose(inputs.velocity[:-12, 7], np.clip(2000.0 + below, 2140.0, 2620.0), rtol=1e-12)
+    own = Grid.uniform((16, 50), (40.0, 40.0), origin=(-640.0, 0.0))
+    netcdf.write(folder / "sea.nc", own.to_xarray(np.load(folder / "sea.npy")[::-1].copy(), name="velocity", units="m/s"))
+    cells = {"spacing": 10.0, "upward": [-640.0, 80.0]}  # the sea reaches 80 m higher than in the file
+    taller = load(folder, model={"file": "sea.nc", "water_depth": 200.0}, grid=cells, bands={"points_per_wavelength": None})
+    np.testing.assert_allclose(taller.velocity[-20:], 1500.0)
+    np.testing.assert_allclose(taller.velocity[:-20], inputs.velocity[:-12])
 
 
 def test_only_cells_of_the_free_file_change(folder: Path, example: synthetic.WaveformExample) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from scipy.ndimage import gaussian_filter
 
 from geoinv.operators import AcousticWave, Acquisition, Grid
 from geoinv.operators.forward import Nest
@@ -83,15 +84,16 @@ def small(case: Case) -> AcousticWave:
         )  # fmt: skip
 
 
-def model_of(wave: AcousticWave, seed: int = 0) -> Nest:
-    """A rough medium; the wavelet of the operator, and a start of about the size of its field."""
+def model_of(wave: AcousticWave, seed: int = 0, *, rest: bool = False) -> Nest:
+    """A rough medium; the wavelet of the operator, and a start as large as its field (none if at rest, or with snapshots)."""
     rng = np.random.default_rng(seed)
     ranges = {"velocity": (1500.0, 2200.0), "density": (1500.0, 2500.0)}
     model = {name: rng.uniform(*ranges[name], spec.shape) for name, spec in wave.model_spec.items() if name in ranges}
     if "wavelet" in wave.parameters:
         model["wavelet"] = wave.wavelet
     if "initial" in wave.parameters:
-        model["initial"] = np.zeros(wave.model_spec["initial"].shape)
+        field = rng.normal(size=wave.model_spec["initial"].shape) * (0.0 if rest or isinstance(wave.differentiation, Every) else 0.3)
+        model["initial"] = gaussian_filter(field, [0, 0] + [1.0] * (field.ndim - 2))
     return {name: tf.constant(values, wave.dtype) for name, values in model.items()}
 
 

@@ -270,7 +270,7 @@ def snapshots(config: WaveformConfig, wave: AcousticWave, highest: float) -> Str
         UserWarning: Not even the fewest checkpoints fit in snapshot_memory.
     """
     options = config.propagator
-    source = wavelets.band(np.gradient(np.gradient(wave.wavelet, axis=-1), axis=-1), wave.dt)[1]
+    source = wavelets.imaged_band(wave.wavelet, wave.dt)[1]
     largest = limits.snapshot_interval(source, max(source, highest), wave.internal_step)
     if options.snapshot_every is not None and options.snapshot_every > largest:
         raise checks.invalid("propagator.snapshot_every", options.snapshot_every, f"at most {largest} in this band", "Off, it is chosen.")

@@ -87,7 +87,7 @@ def describe(inputs: Inputs) -> list[str]:
     survey, grid, free = inputs.survey, inputs.grid, inputs.velocity[inputs.free]
     live = survey["live"].values
     sizes = " x ".join(f"{widths[0]:g}" for widths in grid.widths)
-    water = f", {grid.size - free.size} of them water" if free.size < grid.size else ""
+    water = f", {grid.size - free.size} of them fixed" if free.size < grid.size else ""
     return [
         f"survey: {survey.sizes['shot']} shots, {live.sum()} traces of {survey.sizes['time']} samples every {1e3 * shots.dt(survey):g} ms, "
         f"offsets to {shots.offsets(survey)[live].max():.4g} m",
@@ -252,7 +252,7 @@ def _depth(grid: Grid) -> np.ndarray:
 
 def _resampled_by_layer(values: np.ndarray, own: Grid, grid: Grid, floor: float) -> np.ndarray:
     """A file's velocity on the grid: water and what lies below the sea floor each from its own cells, so that the floor stays sharp."""
-    wet = _depth(own).ravel() < floor
+    wet = grid.edges[0][-1] - own.centers[0] < floor  # the top of the grid is the sea's, whatever the file's is
     if wet.all() or not wet.any():
         return _resampled("model.file", values, own, grid)
     first = np.argmax(wet)  # the lowest row of water

@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def last(self) -> BandResult:
-        """The last band that was begun."""
+        """The last band that is kept."""
         return self.bands[-1]
 
 
@@ -94,10 +94,17 @@ class _Log:
         """Keep and show the warnings of what is done for a band."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            yield
-        for each in caught:
-            self.warnings.append(f"band {band.number}: {each.message}")
-            self.watch.say(f"warning: {self.warnings[-1]}")
+            try:
+                yield
+            finally:
+                for each in caught:
+                    self.warn(band, str(each.message))
+
+    def warn(self, band: Band, text: str) -> None:
+        """Keep and show a warning, once."""
+        if (line := f"band {band.number}: {text}") not in self.warnings:
+            self.warnings.append(line)
+            self.watch.say(f"warning: {line}")
 
 
 def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
@@ -143,19 +150,21 @@ def _rounds(objective: Objective, velocity: np.ndarray, log: _Log) -> Iterator[B
     for first in range(0, limit, every):
         with log.listening(objective.band):
             objective = objective.tuned(model)
-        log.watch.say(_tuning(objective, first))
-        if not first:
-            if config.inversion.preconditioner != "none":
-                diagonal = objective.diagonal(model, config.inversion.preconditioner, config.seed)
-            objective = _with_roughness(objective, model)
+            log.watch.say(_tuning(objective, first))
+            if not first:
+                if config.inversion.preconditioner != "none":
+                    diagonal = objective.diagonal(model, config.inversion.preconditioner, config.seed)
+                objective = _with_roughness(objective, model)
         follow = _Follow(objective.band, history, first, log)
         iterates = _iterates(objective, model, diagonal)
         window = 3 if config.inversion.optimiser == "lbfgs" else 10
         count, tolerance = min(every, limit - first), config.inversion.tolerance
-        with warnings.catch_warnings():  # of slower models than the start: once a band, where its wavelet is fitted
+        with warnings.catch_warnings():  # the model that the round ends with is looked at below
             warnings.simplefilter("ignore", UserWarning)
             outcome = descent.minimise(iterates, max_iterations=count, tolerance=tolerance, window=window, report=follow)
         model = follow.best.model
+        if model.min() < (lowest := objective.wave.velocity_limits[0]):
+            log.warn(objective.band, f"velocities below the start model's lowest, {lowest:g} m/s: cells may be too large for their waves")
         yield BandResult(objective.band, outcome.status, outcome.reason, objective, guess, model, follow.best.value, diagonal, tuple(history))
         if outcome.status != "iteration-limit":
             return

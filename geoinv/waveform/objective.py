@@ -5,6 +5,7 @@ shots that run and no others; their parts are added in the order of the shots.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -152,7 +153,7 @@ class Objective:
         passed = adjoint if corners is None else traces.bandpass(adjoint, self.wave.dt, corners)
         return passed * tf.constant(self.filter.eased(np.ones(adjoint.shape[-1])), passed.dtype)
 
-    @property
+    @functools.cached_property
     def _adjoint_corners(self) -> Corners | None:
         top = self.band.corners[3] if self.band.corners else wavelets.band(self.wave.wavelet, self.wave.dt)[1]
         return (0.0, 0.0, top, BEYOND * top) if 0 < BEYOND * top < 0.5 / self.wave.dt else None

@@ -1,7 +1,7 @@
-"""Filters, mutes, weights and normalisation of traces: pure TensorFlow functions, the last axis is time.
+"""Filters, mutes, weights and normalisation of traces, whose last axis is time.
 
-All of them may be traced by `tf.function`, compiled by XLA and differentiated; the number of samples must be known when traced.
-Times count from the first sample, which is at 0.
+All functions of traces are pure TensorFlow: they may be traced by `tf.function`, compiled by XLA and differentiated; the number of
+samples must be known when traced. `trapezoid` and `taper` are amplitudes, in NumPy. Times count from the first sample, which is at 0.
 """
 
 import math

@@ -71,7 +71,8 @@ class AcousticWave(ForwardOperator):
         order: Order of accuracy in space: 2, 4, 6 or 8.
         boundary: Layers around the grid, or a free surface.
         density: [grid.shape], kg/m3, where it varies and is not in the model.
-        parameters: Names of what the model consists of; the velocity always.
+        parameters: Names of what the model consists of; the velocity always. With ``initial`` among them data are picked from finer
+            steps, not low-passed, for what was before the start is not known.
         differentiation: What the time loop keeps for the adjoint.
         time_step: Internal step, s, a whole fraction of dt; by default the largest stable one.
         dtype: tf.float32 or tf.float64.
@@ -90,7 +91,8 @@ class AcousticWave(ForwardOperator):
         ValueError: Cells of different size, a source or receiver outside, an unstable time step, limits out of order, unknown names.
 
     Warns:
-        UserWarning: Too few points per wavelength; a wavelet shorter than the record.
+        UserWarning: Too few points per wavelength; a wavelet shorter than the record, or so high that resampling to finer steps damps it;
+            a model with velocities below the limits.
     """
 
     grid: Grid
@@ -136,7 +138,7 @@ class AcousticWave(ForwardOperator):
         object.__setattr__(self, "placement", place)
         object.__setattr__(self, "frequency", self.boundary.frequency or wavelets.peak(self.wavelet, self.dt))
         if "initial" in self.parameters and self.substeps > 1 and self.differentiation.plan(1, 1.0).every > 1:
-            expected = "StoreAll() or Checkpointed(n) with an initial field and steps finer than the samples"
+            expected = "a strategy that keeps every step, with an initial field and steps finer than the samples"
             raise checks.invalid("differentiation", self.differentiation, expected, "Such data are not low-passed. Or sample as finely as the steps.")
         _ = self.lattice  # refuses a grid too small for its layers
         self._warn()
@@ -233,26 +235,26 @@ class AcousticWave(ForwardOperator):
 
     def forward(self, model: Nest) -> tf.Tensor:
         run = self._run(model)
-        data, ends = zip(*each(lambda number: self._loop.forward(run.medium(number), run.shots[number]), len(run.shots)), strict=True)
+        data, ends = zip(*each(lambda number: self._loop.forward(run.medium(number), run.shot(number)), run.count), strict=True)
         self._check_finite(run, dict(enumerate(ends)))
         return run.sampled(tf.stack(data))
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
         self._check_start(run)
-        data, ends, records = zip(*each(lambda number: self._loop.record(run.medium(number), run.shots[number]), len(run.shots)), strict=True)
+        data, ends, records = zip(*each(lambda number: self._loop.record(run.medium(number), run.shot(number)), run.count), strict=True)
         self._check_finite(run, dict(enumerate(ends)))
 
         def pullback(cotangent: tf.Tensor) -> Nest:
             if tf.executing_eagerly():
                 self._check_sampling("cotangent", run.wavelet.numpy(), cotangent.numpy())
             residual = run.unsampled(cotangent)
-            gradients = each(lambda n: self._loop.adjoint(run.medium(n), run.shots[n], copy.copy(records[n]), residual[n]), len(run.shots))
+            gradients = each(lambda n: self._loop.adjoint(run.medium(n), run.shot(n), copy.copy(records[n]), residual[n]), run.count)
             return {name: run.collected(name, gradients) for name in self.parameters}
 
         def pushforward(tangent: Nest) -> tf.Tensor:
             change = run.changed(tangent)
-            parts = each(lambda n: self._loop.born(run.medium(n), run.shots[n], records[n], change.material(n), change.shots[n]), len(run.shots))
+            parts = each(lambda n: self._loop.born(run.medium(n), run.shot(n), records[n], change.material(n), change.shot(n)), run.count)
             return run.sampled(tf.stack(parts))
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
@@ -273,7 +275,7 @@ class AcousticWave(ForwardOperator):
         self._check_start(run)
 
         def one(number: int) -> ShotGradient:
-            medium, shot = run.medium(number), run.shots[number]
+            medium, shot = run.medium(number), run.shot(number)
             fine, end, record = self._loop.record(medium, shot)
             self._check_finite(run, {number: end})
             data = run.sampled(fine[tf.newaxis])[0]
@@ -285,15 +287,16 @@ class AcousticWave(ForwardOperator):
             window = self.placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
             return ShotGradient(window, {name: part for name, part in gradient._asdict().items() if name in self.parameters}, data)
 
-        return each(one, len(run.shots))
+        return each(one, run.count)
 
     def memory_estimate(self, shots: int | None = None) -> Memory:
         """What a gradient takes above what the process holds before, bytes; nothing is computed.
 
         Args:
-            shots: That are held at a time: all of them by default, as `linearize` does; as many as there are cores in `shot_gradients`.
+            shots: That run at a time, as in `shot_gradients`, which lets each go: as many as there are cores. By default all of them
+                are held, as `linearize` does.
         """
-        return self._loop.memory(self.acquisition.shots if shots is None else shots, self.dtype.size)
+        return self._loop.memory(self.acquisition.shots if shots is None else shots, self.dtype.size, held=shots is None)
 
     def illumination(self, model: Nest) -> tf.Tensor:
         """Sum over shots and time of the square of ``d2p/dt2 / v^2``, [grid.shape]: how well each cell is lit by the sources.
@@ -301,7 +304,7 @@ class AcousticWave(ForwardOperator):
         The diagonal of the Gauss-Newton Hessian without what the receivers add (Shin, Yoon, Marfurt et al., Geophys. Prosp. 49, 2001).
         """
         run = self._run(model)
-        fields = each(lambda number: self._loop.illumination(run.medium(number), run.shots[number]), len(run.shots))
+        fields = each(lambda number: self._loop.illumination(run.medium(number), run.shot(number)), run.count)
         return run.illuminated(fields) * self.internal_step
 
     def step_matrix(self, model: Nest) -> CSRMatrix:
@@ -326,10 +329,10 @@ class AcousticWave(ForwardOperator):
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
         plan, step = self.differentiation.plan(1, 1.0), self.internal_step
-        if plan.every == 1 or source.shape[-1] == 1:
+        if plan.every == 1:
             return
-        curved = np.gradient(np.gradient(source, axis=-1), axis=-1)  # the gradient weights the source's field with its second derivative
-        source_top, residual_top = (wavelets.band(signal, self.dt, level=plan.level)[1] for signal in (curved, residual))
+        source_top = wavelets.imaged_band(source, self.dt, level=plan.level)[1]
+        residual_top = wavelets.band(residual, self.dt, level=plan.level)[1]
         largest = limits.snapshot_interval(source_top, residual_top, step)
         if plan.every <= largest:
             return
@@ -351,7 +354,7 @@ class AcousticWave(ForwardOperator):
             return
         for shot, end in ends.items():
             if not tf.reduce_all(tf.math.is_finite(end.old.field)):
-                step = self._loop.failure(run.medium(shot), run.shots[shot])
+                step = self._loop.failure(run.medium(shot), run.shot(shot))
                 given = f"not finite in shot {self.placement.numbers[shot]} by step {step} ({step * self.internal_step:.4g} s)"
                 raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
 

@@ -22,19 +22,27 @@ from .shots import Gradient, Medium, Shot
 from .stepping import Material, State
 
 
-@functools.lru_cache(16)
 def _resampler(kind: Callable[..., Any], samples: int, substeps: int, dtype: tf.DType, *, transposed: bool = False) -> CSRMatrix:
-    """A matrix of `resampling` or its transpose: asked for by every run and every shot of an operator, laid out once."""
+    """A matrix of `resampling` or its transpose: asked for by every shot, so laid out once.
+
+    In a graph it is made of the graph's own constants: the gradient of a loop or a branch takes no eager tensor from outside.
+    """
+    return (_kept if tf.executing_eagerly() else _laid_out)(kind, samples, substeps, dtype, transposed)
+
+
+def _laid_out(kind: Callable[..., Any], samples: int, substeps: int, dtype: tf.DType, transposed: bool) -> CSRMatrix:
     matrix = kind(samples, substeps)
-    with tf.init_scope():  # kept beyond the graph that is being built
-        return CSRMatrix.from_scipy(matrix.T.tocsr() if transposed else matrix, dtype=dtype)
+    return CSRMatrix.from_scipy(matrix.T.tocsr() if transposed else matrix, dtype=dtype)
+
+
+_kept = functools.lru_cache(16)(_laid_out)
 
 
 class Change(NamedTuple):
-    """A change of the model, as the programs take it: shot to the change of its material; shots with changes in place of wavelets and starts."""
+    """A change of the model, as the programs take it: shot to the change of its material, and to a shot with changes of wavelet and start."""
 
     material: Callable[[int], Material]
-    shots: Sequence[Shot]
+    shot: Callable[[int], Shot]
 
 
 @final
@@ -62,7 +70,7 @@ class Run:
         self._rest = scheme.rest(wavelet.dtype)
         self.wavelet, self.initial = wavelet, initial
         self._shared = self._made(0) if len(set(placement.windows)) == 1 else None
-        self.shots = self._all_shots(wavelet, initial)
+        self.count, self.shot = len(placement.windows), self._shots(wavelet, initial)
 
     @property
     def _lattice(self) -> Lattice:
@@ -86,9 +94,8 @@ class Run:
         def changed(number: int) -> Material:
             return pushed(self._rock_of(number), _cut_rock(change, self._whole, self._place.windows[number]), widths, self._time_step)
 
-        still = tf.zeros([len(self.shots), self._place.sources.count, self._samples], self._rock.velocity.dtype)
-        shots = self._all_shots(tangent.get("wavelet", still), tangent.get("initial"))
-        return Change(changed, shots)
+        still = tf.zeros([self.count, self._place.sources.count, self._samples], self._rock.velocity.dtype)
+        return Change(changed, self._shots(tangent.get("wavelet", still), tangent.get("initial")))
 
     def sampled(self, data: tf.Tensor) -> tf.Tensor:
         """[shot, receiver, step] at the samples of the data: low-passed, or where there is an initial field, whose past is not known, picked."""
@@ -153,12 +160,17 @@ class Run:
         later, first = (cut(field, self._lattice.haloed, inner) / stiffness for field in (adjoint.older, adjoint.old.field))
         return tf.stack([self._spread(window, -later), self._spread(window, first)])
 
-    def _all_shots(self, wavelet: tf.Tensor, initial: tf.Tensor | None) -> list[Shot]:
+    def _shots(self, wavelet: tf.Tensor, initial: tf.Tensor | None) -> Callable[[int], Shot]:
+        """What makes a shot, when it runs."""
         fine = wavelet
         if self._substeps > 1:
             fine = _along_time(_resampler(resampling.interpolation, self._samples, self._substeps, wavelet.dtype), wavelet)
-        starts = [None if initial is None else self._started(initial[number], window) for number, window in enumerate(self._place.windows)]
-        return [self._shot(number, fine[number], start) for number, start in enumerate(starts)]
+
+        def shot(number: int) -> Shot:
+            start = None if initial is None else self._started(initial[number], self._place.windows[number])
+            return self._shot(number, fine[number], start)
+
+        return shot
 
     def _shot(self, number: int, wavelet: tf.Tensor, start: State | None) -> Shot:
         lattice, dtype = self._lattice, wavelet.dtype

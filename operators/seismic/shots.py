@@ -176,8 +176,8 @@ class Loop:
             total += every * tf.reduce_sum(tf.square(images[0][: max(inside, 0)]), axis=0)
         return total
 
-    def memory(self, shots: int, itemsize: int) -> Memory:
-        """What the gradient of so many shots takes, bytes."""
+    def memory(self, shots: int, itemsize: int, *, held: bool) -> Memory:
+        """What the gradient of so many shots takes, bytes; where records are held they stay until all shots went back."""
         lattice, images = self.scheme.lattice, self.scheme.images
         program, running = self.program(self.keeping), min(shots, cores())
         fields = lattice.haloed.size + 2 * sum(strip.memory.size for strip in lattice.strips)
@@ -188,8 +188,8 @@ class Loop:
         if self.segments == 1:
             return Memory(itemsize * shots * program.kept_size, itemsize * rings, 2 * COMPILING)
         kept = min(self.plan.checkpoints, self.segments)
-        # Those of the way forward; and where they stay, because all shots went forward before, those of the way back beside them.
-        states = 2 * slot * (shots * kept + (running * (kept - 1) if shots > running else 0))
+        # Those of the way forward, and where they stay those of the way back beside them.
+        states = 2 * slot * (shots * kept + (running * (kept - 1) if held else 0))
         return Memory(itemsize * states, itemsize * (rings + running * program.kept_size), 3 * COMPILING)
 
     def _reverse(

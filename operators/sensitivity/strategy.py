@@ -77,7 +77,8 @@ class Every(Strategy):
 
     def __post_init__(self) -> None:
         _count("steps", self.steps)
-        checks.positive("level", self.level)
+        if not 0 < self.level < 1:
+            raise checks.invalid("level", self.level, "between 0 and 1")
 
     def plan(self, steps: int, state: float) -> Plan:
         return Plan(self.steps, steps, 1, level=self.level)
