@@ -106,10 +106,10 @@ def section(folder: Path) -> tuple[Grid, np.ndarray]:
 
 
 def record(grid: Grid, velocity: np.ndarray, shot_count: int, seed: int) -> xarray.Dataset:
-    """Shots along the whole section into receivers every 12.5 m."""
+    """Shots along the whole section into receivers every 25 m."""
     end, dt, length = grid.edges[1][-1], 0.004, 4.8
     sources = np.stack([np.full(shot_count, DEPTH), np.linspace(60.0, end - 60.0, shot_count)], axis=1)
-    eastings = np.arange(40.0, end - 20.0, 12.5)
+    eastings = np.arange(40.0, end - 20.0, 25.0)
     receivers = np.stack([np.full(eastings.size, DEPTH), eastings], axis=1)
     wavelet = synthetic.turned_ricker(7.0, round(length / dt), dt, corners=(3.0, 4.0), phase=60.0)
     return synthetic.record(grid, velocity, sources, receivers, wavelet, dt=dt, refine=2, order=6, noise=0.05, seed=seed)
