@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,8 @@ def invert(
     tf.get_logger().setLevel("ERROR")  # every band has a program of its own, and TensorFlow would wonder why it traces so often
     with IterationTable(console, COLUMNS["waveform"]) as table:
         outcome = inversion.run(config, inputs, inversion.Watch(table.add, say))
-    with progress(console, "prediction"):
+    with progress(console, "prediction"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the final model, given when its band ended
         data, start_misfit = _prediction(outcome.last, inputs)
     truth = None if true_velocity is None else sampled(true_velocity[1], true_velocity[0], inputs.grid)
     model = _model(outcome, inputs, truth)
