@@ -48,7 +48,7 @@ print(json.dumps([*wave.memory_estimate(), peak() - before]))
         ("Checkpointed(2)", (80, 820), 480, 60, "float32", False),
         ("Every(4)", (300, 300), 480, 2, "float64", False),
         ("Every(4)", (300, 300), 480, 2, "float32", True),
-        ("Every(4)", (60, 60, 60), 200, 2, "float32", False),
+        ("StoreAll()", (60, 60, 60), 200, 2, "float32", False),
     ],
 )
 def test_estimate_is_what_a_gradient_takes(strategy: str, shape: tuple[int, ...], steps: int, shots: int, dtype: str, density: bool) -> None:

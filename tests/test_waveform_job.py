@@ -144,18 +144,21 @@ def test_command_line_from_segy_to_report(run: Run) -> None:
 
 @pytest.mark.slow
 def test_three_dimensions_from_survey_to_report(tmp_path: Path) -> None:
+    """A slow lens between sources near the top and receivers near the bottom."""
     grid = Grid.uniform((14, 16, 18), (40.0,) * 3, origin=(-560.0, 0.0, 0.0))
     away = np.meshgrid(*(centers - at for centers, at in zip(grid.centers, (-300.0, 320.0, 360.0), strict=True)), indexing="ij")
     velocity = 2000.0 - 200.0 * np.exp(-sum((part / 120.0) ** 2 for part in away))
-    sources = np.array([[-60.0, 320.0, 80.0], [-60.0, 320.0, 640.0], [-60.0, 80.0, 360.0]])
-    receivers = np.array([[-60.0, north, east] for north in np.arange(60.0, 600.0, 120.0) for east in np.arange(60.0, 700.0, 120.0)])
+    sources = np.array([[-60.0, north, east] for north in (80.0, 320.0, 560.0) for east in (80.0, 360.0, 640.0)])
+    receivers = np.array([[-500.0, north, east] for north in np.arange(60.0, 600.0, 120.0) for east in np.arange(60.0, 700.0, 120.0)])
     survey = synthetic.record(grid, velocity, sources, receivers, wavelets.ricker(6.0, 200, 0.004), dt=0.004, refine=1, noise=0.02)
     netcdf.write(tmp_path / "survey.nc", survey)
     netcdf.write(tmp_path / "start.nc", grid.to_xarray(np.full(grid.shape, 2000.0), name="velocity", units="m/s"))
-    made = options(tmp_path, data={"dimensions": 3}, bands={"iterations": [2]}, misfit={"nearest_offset": 0.0})
+    # The wavelet is known: fitted, it would take up the delay that all paths through the lens have in common.
+    wavelet = {"frequency": 6.0, "estimate": False}
+    made = options(tmp_path, data={"dimensions": 3}, bands={"iterations": [4]}, misfit={"nearest_offset": 0.0}, source=wavelet)
     summary = waveform_job.invert(made, tmp_path / "out", console=Console(quiet=True), true_velocity=(grid, velocity))
-    assert summary["bands"][0]["misfit"] < 0.7 * summary["bands"][0]["misfit_start"]
-    assert summary["model_rms_error"] < summary["model_rms_error_start"]
+    assert summary["bands"][0]["misfit"] < 0.1 * summary["bands"][0]["misfit_start"]
+    assert summary["model_rms_error"] < 0.5 * summary["model_rms_error_start"]
     assert (tmp_path / "out" / "report.html").is_file()
 
 
