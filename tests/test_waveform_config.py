@@ -74,8 +74,9 @@ def test_dump_loads_to_the_same(file: Path) -> None:
 
 
 def test_one_band_needs_no_brackets(file: Path) -> None:
-    bands = load(file, ["bands.lowpass=4", "bands.iterations=3"]).bands  # type: ignore[attr-defined]
-    assert (bands.lowpass, bands.iterations) == ((4.0,), (3,))
+    config = load(file, ["bands.lowpass=4", "bands.iterations=3", "misfit.time_power=1"])
+    assert isinstance(config, WaveformConfig)
+    assert (config.bands.lowpass, config.bands.iterations, config.misfit.time_power) == ((4.0,), (3,), (1.0,))
 
 
 def test_cells_may_be_those_of_the_start_model() -> None:
@@ -145,6 +146,7 @@ def test_bad_values_are_refused_by_name(file: Path, override: str, name: str, ex
         (["source.wavelet=ormsby", "source.corners=[4, 2, 20, 30]"], "'source.corners'"),
         (["bands.lowpass=[3, 5]", "bands.lowcut=[2, 3]"], "below the first band's 3 Hz"),
         (["bands.lowpass=[3, 5]", "bands.iterations=[4]"], "each of the 2 bands"),
+        (["bands.lowpass=[3, 5]", "misfit.time_power=[1, 1, 0]"], "one number, or one for each of the 2 bands"),
         (["misfit.nearest_offset=500", "misfit.farthest_offset=400"], "larger than nearest_offset"),
         (["source.estimate=false", "source.per_shot=true"], "'source.per_shot' True: must be given only with estimate = true"),
         (["source.estimate=false", "source.estimate_every=2"], "'source.estimate_every'"),

@@ -15,11 +15,12 @@ from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import Checkpointed, Every, StoreAll
 from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import inversion as waveform
-from geoinv.waveform import traces
+from geoinv.waveform import job, traces
 from geoinv.waveform.bands import Filter, Gathers, bands, snapshots
 from geoinv.waveform.cells import Averaging, coarsened, interpolated, sampled
 from geoinv.waveform.config import WaveformConfig
 from geoinv.waveform.inputs import Inputs
+from geoinv.waveform.inversion import BandResult
 from geoinv.waveform.objective import Objective, preconditioner
 
 #: One shape for all tests that propagate waves: what is compiled for one serves the others.
@@ -156,7 +157,9 @@ def test_gradient_of_other_misfits(folder: Path, tuned: tuple[Objective, np.ndar
     """With the programs of the objective above; away from the start, where the roughness of the change is at its minimum."""
     first, start = tuned
     made = options(folder, misfit=misfit)
-    found = dataclasses.replace(first, config=made, gathers=Gathers.of(first.inputs, first.filter, made.misfit), roughness=roughness)
+    found = dataclasses.replace(
+        first, config=made, gathers=Gathers.of(first.inputs, first.filter, made.misfit, made.misfit.time_power[0]), roughness=roughness
+    )
     step = first.velocity(start) * 0
     step[6:9, 15:33] = 30.0
     agrees_with_differences(found, start + first.start(step))
@@ -286,12 +289,33 @@ def test_data_that_begin_late_count_from_where_the_filter_is_right(folder: Path,
     netcdf.write(folder / "late.nc", late)
     made = options(folder, data={"file": "late.nc"})
     inputs = waveform_inputs.load(made)
-    gathers = Gathers.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit)
+    gathers = Gathers.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit, 0.0)
     weights = gathers.weights(np.array([0])).numpy()[0, 20]
     assert inputs.first_time == pytest.approx(0.1) and gathers.ringing == pytest.approx(0.4)
     assert not weights[gathers.times < 0.1 - 1e-6].any()
     half, full = (weights[np.argmin(np.abs(gathers.times - time))] for time in (0.1 + gathers.ringing / 2, 1.0))
     assert half == pytest.approx(0.5 * full, rel=1e-5)
+
+
+def test_samples_count_by_a_power_of_time_of_each_band(folder: Path) -> None:
+    made = options(folder, bands={"lowpass": [3.0, 5.0], "iterations": None}, misfit={"time_power": [1.0, 0.0]})
+    inputs = waveform_inputs.load(made)
+    assert [(band.number, band.iterations, band.time_power) for band in bands(made, 0.004)] == [(1, 10, 1.0), (2, 10, 0.0)]
+    one, none = (Gathers.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit, power) for power in (1.0, 0.0))
+    middle = (one.times > 0.1) & (one.times < one.times[-1] - one.ringing)
+    gain = one.weights(np.array([0])).numpy()[0, 20, middle] / none.weights(np.array([0])).numpy()[0, 20, middle]
+    np.testing.assert_allclose(gain / gain[-1], one.times[middle] / one.times[middle][-1], rtol=1e-5)
+
+
+def test_predicted_traces_are_written_no_finer_than_the_survey(tuned: tuple[Objective, np.ndarray]) -> None:
+    found, start = tuned
+    coarse = dataclasses.replace(found, filter=dataclasses.replace(found.filter, dt=2.5 * found.filter.interval))
+    last = BandResult(found.band, "", "", coarse, coarse.wavelet, start, 0.0, None, ())
+    data, start_misfit = job._prediction(last, found.inputs)
+    whole = np.concatenate([part for _, part in found.predictions(start)])
+    np.testing.assert_array_equal(data["predicted"], whole[..., found.filter.lead :: 2])
+    np.testing.assert_allclose(data["time"], 2 * found.filter.interval * np.arange(data.sizes["time"]), atol=1e-12)
+    assert start_misfit == pytest.approx(found.with_wavelet(found.wavelet).fitted(start).value(start), rel=1e-5)
 
 
 def test_mutes_that_leave_nothing_are_refused(folder: Path) -> None:

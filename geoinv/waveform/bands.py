@@ -53,11 +53,13 @@ class Band:
         number: Counted from 1.
         corners: Of the filter, Hz; None for all frequencies.
         iterations: Their limit.
+        time_power: Of time, that weighs samples.
     """
 
     number: int
     corners: Corners | None
     iterations: int
+    time_power: float
 
     @property
     def top(self) -> float | None:
@@ -67,9 +69,11 @@ class Band:
 
 def bands(config: WaveformConfig, dt: float) -> list[Band]:
     """The bands of a config, for data sampled every dt s."""
-    options, nyquist = config.bands, 0.5 / dt
-    iterations = options.iterations or (config.inversion.max_iterations,) * len(options.lowpass or (0,))
-    return [Band(i, corners, count) for i, (corners, count) in enumerate(zip(_corners(options, nyquist), iterations, strict=True), start=1)]
+    options, powers = config.bands, config.misfit.time_power
+    corners = _corners(options, 0.5 / dt)
+    iterations = options.iterations or (config.inversion.max_iterations,) * len(corners)
+    powers = powers if len(powers) > 1 else powers * len(corners)
+    return [Band(number, *each) for number, each in enumerate(zip(corners, iterations, powers, strict=True), start=1)]
 
 
 def _corners(options: Bands, nyquist: float) -> list[Corners | None]:
@@ -142,6 +146,7 @@ class Gathers:
         first_time: Before which there are no data, s.
         ringing: How long before the records' end, and after their beginning where that is late, the filter misses what was not recorded, s.
         options: Mutes and tapers.
+        time_power: Of time, that weighs samples.
     """
 
     observed: np.ndarray
@@ -151,9 +156,10 @@ class Gathers:
     first_time: float
     ringing: float
     options: Misfit
+    time_power: float
 
     @classmethod
-    def of(cls, inputs: Inputs, chosen: Filter, options: Misfit) -> "Gathers":
+    def of(cls, inputs: Inputs, chosen: Filter, options: Misfit, time_power: float) -> "Gathers":
         """Those of the inputs through a filter.
 
         Raises:
@@ -169,7 +175,7 @@ class Gathers:
             tf.constant(offsets, tf.float32), nearest=options.nearest_offset, farthest=farthest, taper=options.offset_taper
         )
         times = (np.arange(observed.shape[-1]) - chosen.lead) * chosen.interval
-        made = cls(observed, each * tapers.numpy(), offsets, times, inputs.first_time, chosen.lead * chosen.interval, options)
+        made = cls(observed, each * tapers.numpy(), offsets, times, inputs.first_time, chosen.lead * chosen.interval, options, time_power)
         if not any(np.any(made.weights(shot).numpy()[..., times > 0]) for shot in np.arange(len(observed))[:, np.newaxis]):
             raise checks.invalid("misfit", "with offsets and mutes that leave no sample", "such that some data count", "Widen them.")
         return made
@@ -200,7 +206,7 @@ class Gathers:
 
     def _of_time(self) -> np.ndarray:
         """A gain of root mean square 1, zero where nothing was recorded [time]."""
-        gain = np.where(self.times < -1e-9, 0.0, np.clip(self.times, 0.0, None) ** self.options.time_power)
+        gain = np.where(self.times < -1e-9, 0.0, np.clip(self.times, 0.0, None) ** self.time_power)
         gain = gain / np.sqrt(np.mean(gain**2)) * traces.taper(self.times[-1] - self.times, self.ringing)
         if self.first_time:  # the filter misses what was before that, too
             gain = gain * (self.times >= self.first_time - 1e-9) * traces.taper(self.times - self.first_time, self.ringing)

@@ -206,7 +206,11 @@ class Misfit(Section):
     bottom_mute_velocity: Positive | None = option(None, "Mute what comes after delay + offset / velocity, m/s; nothing if off.", example=1500.0)
     bottom_mute_delay: float = option(0.0, "That delay, s.")
     mute_taper: Weight = option(0.1, "Length of the cosine tapers of the mutes, s.")
-    time_power: Weight = option(0.0, "Weigh samples by this power of time: 1 (3-D) or 0.5 (2-D) makes up for spreading.")
+    time_power: PerBand[Weight] = option(
+        (0.0,),
+        "Weigh samples by this power of time, one for all bands or one for each: 0.5 (2-D) or 1 (3-D) makes up for spreading, "
+        "and more of it lets weak late arrivals from deep cells weigh in.",
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> "Misfit":
@@ -284,6 +288,9 @@ class WaveformConfig(Config):
         lower, upper, start = self.bounds.lower, self.bounds.upper, self.model.velocity
         if isinstance(lower, float) and isinstance(upper, float) and start is not None and not lower <= start <= upper:
             raise checks.invalid("model.velocity", f"{start:g}", f"within the bounds {lower:g} to {upper:g}")
+        count, powers = len(self.bands.lowpass or (0,)), self.misfit.time_power
+        if len(powers) not in (1, count):
+            raise checks.invalid("misfit.time_power", list(powers), f"one number, or one for each of the {count} bands")
         return self
 
 

@@ -1,5 +1,6 @@
 """The full-waveform job: from a config to a directory of results."""
 
+import math
 import os
 import time
 import warnings
@@ -98,25 +99,33 @@ def invert(
 
 
 def _prediction(last: "BandResult", inputs: Inputs) -> tuple[xarray.Dataset, float]:
-    """Observed and predicted traces of the last band, and the start model's misfit there, with the wavelet that suits it best."""
-    objective = last.objective
-    first = objective.start(inputs.velocity)
+    """Observed and predicted traces of the last band, and the start model's misfit there, with the wavelet that suits it best.
+
+    From time zero on and no finer than the survey's: band-limited samples may be left out.
+    """
+    objective, first = last.objective, last.objective.start(inputs.velocity)
     suited = objective.with_wavelet(last.guess).fitted(first)
-    at_start = suited.predicted(first)
-    kept = objective.gathers.times >= -0.5 * objective.filter.interval
-    signals = {"observed": objective.gathers.observed, "predicted": objective.predicted(last.model)}
-    data = inputs.survey.drop_dims("time").assign_coords(time=("time", objective.gathers.times[kept], {"units": "s"}))
+    every = max(1, math.floor(objective.filter.dt / objective.filter.interval * (1 + 1e-9)))
+    kept = slice(objective.filter.lead, None, every)
+    observed = objective.gathers.observed[..., kept]
+    weights = np.concatenate([objective.gathers.weights(np.array([shot])).numpy()[..., kept] for shot in range(len(observed))])
+    predicted, left, left_at_start, start_misfit = np.empty_like(observed), np.empty(weights.shape[:2]), np.empty(weights.shape[:2]), 0.0
+    for chosen, data in objective.predictions(last.model):
+        predicted[chosen] = data[..., kept]
+        left[chosen] = _unexplained(observed[chosen], predicted[chosen], weights[chosen])
+    for chosen, data in suited.predictions(first):
+        start_misfit += suited.value_of(chosen, data)
+        left_at_start[chosen] = _unexplained(observed[chosen], data[..., kept], weights[chosen])
+    made = inputs.survey.drop_dims("time").assign_coords(time=("time", objective.gathers.times[kept], {"units": "s"}))
     attributes = {"units": inputs.survey["observed"].attrs.get("units", "")}
-    data = data.assign({name: (("shot", "receiver", "time"), traces[..., kept], attributes) for name, traces in signals.items()})
-    weights = xarray.DataArray(np.concatenate([objective.gathers.weights(np.array([i])) for i in range(data.sizes["shot"])]), name="weight")
-    data = data.assign(weight=(("shot", "receiver", "time"), weights.values[..., kept]))
-    parts = {"start_residual": at_start[..., kept], "residual": data["predicted"].values}
-    return data.assign({name: (("shot", "receiver"), _unexplained(data, traces)) for name, traces in parts.items()}), suited.value_of(at_start)
+    signals = {"observed": (observed, attributes), "predicted": (predicted, attributes), "weight": (weights, {})}
+    made = made.assign({name: (("shot", "receiver", "time"), *each) for name, each in signals.items()})
+    return made.assign(residual=(("shot", "receiver"), left), start_residual=(("shot", "receiver"), left_at_start)), start_misfit
 
 
-def _unexplained(data: xarray.Dataset, predicted: np.ndarray) -> np.ndarray:
+def _unexplained(observed: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The rms of what predicted traces leave of observed ones over the rms of these, of samples that count, [shot, receiver]; else NaN."""
-    observed, counted = data["observed"].values, data["weight"].values > 0
+    counted = weights > 0
     left, whole = (np.sum(np.square(each), axis=2, where=counted, dtype=np.float64) for each in (predicted - observed, observed))
     return np.sqrt(np.divide(left, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
 

@@ -6,7 +6,7 @@ shots that run and no others; their parts are added in the order of the shots.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -69,7 +69,7 @@ class Objective:
         wave = build_operator(config, inputs, cells.coarse, wavelet, chosen.interval)
         if config.source.per_shot:
             wavelet = np.array(wave.wavelet)
-        return cls(config, inputs, band, chosen, Gathers.of(inputs, chosen, config.misfit), cells, wave, wavelet)
+        return cls(config, inputs, band, chosen, Gathers.of(inputs, chosen, config.misfit, band.time_power), cells, wave, wavelet)
 
     # ---------------------------------------------------------------------------------------------------------- model
 
@@ -103,11 +103,11 @@ class Objective:
 
     def value(self, model: np.ndarray) -> float:
         """The misfit alone."""
-        return self.value_of(self.predicted(model))
+        return sum(self.value_of(*part) for part in self.predictions(model))
 
-    def value_of(self, predicted: np.ndarray) -> float:
-        """The misfit of data [shot, receiver, time]."""
-        return sum(self._misfit(shot, tf.constant(traces))[0] for shot, traces in enumerate(predicted))
+    def value_of(self, chosen: np.ndarray, predicted: np.ndarray) -> float:
+        """What some shots add to the misfit with data [shot, receiver, time]."""
+        return sum(self._misfit(shot, tf.constant(traces))[0] for shot, traces in zip(chosen, predicted, strict=True))
 
     def diagonal(self, model: np.ndarray, kind: str, seed: int) -> np.ndarray:
         """The diagonal of the Gauss-Newton Hessian, up to a factor, [n]: probed at random once for each shot, or from the sources' waves alone.
@@ -206,7 +206,7 @@ class Objective:
     def _filtered_wavelet(self, model: np.ndarray, source: Source) -> np.ndarray:
         equations = [
             source_wavelet.normal_equations(data, self.gathers.observed[shots], self.gathers.weights(shots).numpy())
-            for shots, data in self._predictions(model)
+            for shots, data in self.predictions(model)
         ]
         whole = self.wavelet.shape[-1] * self.wave.dt
         duration = whole if source.duration is None else min(whole, self.filter.lead * self.wave.dt + source.duration)
@@ -216,15 +216,11 @@ class Objective:
         )  # fmt: skip
         return self.filter.eased(found)
 
-    def _predictions(self, model: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(shots, data [shot, receiver, time]) of a few shots at a time."""
+    def predictions(self, model: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(shots, data [shot, receiver, time]) of a few shots at a time: all of them are held nowhere."""
         medium, total = self._on_band(model), len(self.gathers.observed)
-        few = np.array_split(np.arange(total), max(1, total // (4 * cores())))
-        return [(shots, self.wave.subset(shots).forward(medium).numpy()) for shots in few]
-
-    def predicted(self, model: np.ndarray) -> np.ndarray:
-        """Data [shot, receiver, time] of all shots."""
-        return np.concatenate([data for _, data in self._predictions(model)])
+        for chosen in np.array_split(np.arange(total), max(1, total // (4 * cores()))):
+            yield chosen, self.wave.subset(chosen).forward(medium).numpy()
 
 
 def preconditioner(objective: Objective, diagonal: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
