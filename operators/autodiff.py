@@ -4,7 +4,9 @@ Tapes and accumulators never look inside a function given to `differentiable`: t
 and pushforward. Rules are made of such functions again, so that derivatives of derivatives follow the rules too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -61,9 +63,62 @@ def differentiable(
     return outputs
 
 
+def pulled(function: Callable[[], Sequence[tf.Tensor]], at: Sequence[Any], w: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The gradient of ``<w, function()>`` with respect to tensors and variables that the function reads; zero where it does not."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        for each in at:
+            tape.watch(each)
+        values = function()
+    found = tape.gradient(values, list(at), output_gradients=list(w), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(part) for part in found]  # what is gathered comes back as slices
+
+
+def pushed(function: Callable[[], Sequence[tf.Tensor]], at: Sequence[Any], v: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """``function()``, and its change when the tensors and variables that it reads change by v."""
+    with tf.autodiff.ForwardAccumulator(list(at), list(v)) as forward:
+        values = list(function())
+    return values, [forward.jvp(value, tf.UnconnectedGradients.ZERO) for value in values]
+
+
+def pushed_again(
+    function: Callable[[], Sequence[tf.Tensor]], at: Sequence[Any], v: Sequence[tf.Tensor]
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:  # fmt: skip
+    """The same, for a function that is itself made with `pushed`: the gradient, which is linear in w, differentiated by w.
+
+    Two of TensorFlow's accumulators within a tape give an error in eager mode and wrong numbers in graphs (2.21); tapes nest to any
+    depth. Graphs drop what is not needed of the way back. But unlike in `pushed`, operators must be twice differentiable.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            for each in at:
+                inner.watch(each)
+            values = list(function())
+        w = [tf.zeros_like(value) for value in values]
+        for each in w:
+            outer.watch(each)
+        back = inner.gradient(values, list(at), output_gradients=w, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        back = [tf.convert_to_tensor(part) for part in back]
+    return values, outer.gradient(back, w, output_gradients=list(v), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
 def recording() -> bool:
     """Whether a derivative of what is computed now may be asked for: a tape or an accumulator is there, or a graph is built."""
     return not tf.executing_eagerly() or record.could_possibly_record()
+
+
+def apart(function: Callable[[], Any]) -> Any:
+    """``function()`` in a thread of its own, where no tape and no accumulator records but those that it makes itself.
+
+    `record.stop_recording` would stop these too; without it, accumulators follow the function into graphs that they cannot follow.
+    """
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+    def inside() -> Any:
+        with graph.as_default() if graph else nullcontext():
+            return function()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(inside).result()
 
 
 def in_graph(nest: Nest) -> Nest:
@@ -79,6 +134,24 @@ def in_graph(nest: Nest) -> Nest:
         graph = graph.outer_graph
     with graph.as_default():  # a small tensor becomes a constant of it
         return tf.nest.map_structure(lambda leaf: graph.capture(leaf) if tf.is_tensor(leaf) and not tf.is_symbolic_tensor(leaf) else leaf, nest)
+
+
+def here(nest: Nest) -> Nest:
+    """Tensors as those of the graph that is being built: rules that run in the gradient of its gradient find them in scope."""
+    return nest if tf.executing_eagerly() else tf.nest.map_structure(tf.identity, nest)
+
+
+@contextmanager
+def standing_in(outer: Sequence[tf.Tensor], inner: Sequence[tf.Tensor]) -> Iterator[None]:
+    """While it lasts a function that reads the outer tensors gets the inner ones instead, which belong to the function's graph."""
+    graph = tf.compat.v1.get_default_graph()
+    for each, value in zip(outer, inner, strict=True):
+        graph.replace_capture(each, value)
+    try:
+        yield
+    finally:
+        for each in outer:  # or they would be inputs of the graph a second time
+            graph._function_captures.pop(id(each))
 
 
 def ensure_shape(tensor: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:

@@ -79,16 +79,29 @@ def test_states_kept_on_the_way_begin_with_the_first_and_are_within_the_budget()
 
 
 def test_plans() -> None:
-    assert StoreAll().plan(100, 9.0) == (1, 100, 1, False, 0.0)
-    assert Every(4).plan(100, 9.0) == (4, 100, 1, False, 5e-4)
-    assert Boundary().plan(100, 9.0) == (1, 100, 1, True, 0.0)
+    assert StoreAll().plan(100, 9.0, 8) == (1, 100, 1, False, 0.0)
+    assert Every(4).plan(100, 9.0, 8) == (4, 100, 1, False, 5e-4)
+    assert Boundary().plan(100, 9.0, 8) == (1, 100, 1, True, 0.0)
     # The steps of a segment take the memory of the checkpoints: 3 states, each as large as what 5 steps keep.
-    assert Checkpointed(3).plan(100, 5.0) == (1, 15, 3, False, 0.0)
-    assert Checkpointed(30).plan(100, 5.0) == (1, 100, 30, False, 0.0)
+    assert Checkpointed(3).plan(100, 5.0, 8) == (1, 15, 3, False, 0.0)
+    assert Checkpointed(30).plan(100, 5.0, 8) == (1, 100, 30, False, 0.0)
 
 
 @pytest.mark.parametrize("kind", [Every, Checkpointed])
-@pytest.mark.parametrize("given", [0, -1, 1.5, "2", None])
+@pytest.mark.parametrize("given", [0, -1, 1.5, "2"])
 def test_counts_are_whole_numbers(kind: type, given: object) -> None:
     with pytest.raises(ValueError, match="a whole number, 1 or more"):
         kind(given)
+
+
+def test_checkpoints_within_a_budget() -> None:
+    """Of bytes: half of them for the states that are kept, half for the steps between two of them."""
+    assert Checkpointed(memory=48.0).plan(100, 5.0, 8) == (1, 15, 3, False, 0.0)
+    assert Checkpointed(memory=160.0).plan(100, 5.0, 8) == StoreAll().plan(100, 5.0, 8), "100 steps of a fifth of a state of 8 bytes"
+    with pytest.raises(ValueError, match="'memory' 15 bytes: must be at least 16 bytes"):
+        Checkpointed(memory=15.0).plan(100, 5.0, 8)
+    for given in ({}, {"states": 2, "memory": 1e6}):
+        with pytest.raises(ValueError, match=r"'checkpoints' with.*: must be given by one of the two"):
+            Checkpointed(**given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'memory'"):
+        Checkpointed(memory=-1.0)

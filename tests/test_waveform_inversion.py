@@ -138,7 +138,7 @@ def agrees_with_differences(found: Objective, model: np.ndarray) -> None:
 
 def test_gradient_is_that_of_the_objective(tuned: tuple[Objective, np.ndarray]) -> None:
     found, start = tuned
-    assert found.wave.differentiation.plan(1000, 1.0).every > 2, "few snapshots do for 5 Hz"
+    assert found.wave.differentiation.plan(1000, 1.0, 1).every > 2, "few snapshots do for 5 Hz"
     agrees_with_differences(found, start)
     assert found.value_and_gradient(start)[0] == pytest.approx(found.value(start), rel=1e-5)
 

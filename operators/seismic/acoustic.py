@@ -137,7 +137,7 @@ class AcousticWave(ForwardOperator):
         place = Placement.on(self.grid, self.acquisition, self.layers, self.boundary.free_surface, self.aperture)
         object.__setattr__(self, "placement", place)
         object.__setattr__(self, "frequency", self.boundary.frequency or wavelets.peak(self.wavelet, self.dt))
-        if "initial" in self.parameters and self.substeps > 1 and self.differentiation.plan(1, 1.0).every > 1:
+        if "initial" in self.parameters and self.substeps > 1 and self.differentiation.plan(1, 1.0, 1).every > 1:
             expected = "a strategy that keeps every step, with an initial field and steps finer than the samples"
             raise checks.invalid("differentiation", self.differentiation, expected, "Such data are not low-passed. Or sample as finely as the steps.")
         _ = self.lattice  # refuses a grid too small for its layers
@@ -201,7 +201,7 @@ class AcousticWave(ForwardOperator):
     def _loop(self) -> Loop:
         steps = resampling.fine_length(self.wavelet.shape[-1], self.substeps)
         whole = self.lattice.haloed.size + 2 * sum(strip.memory.size for strip in self.lattice.strips) + self.lattice.haloed.size
-        plan = self.differentiation.plan(steps, whole / self.lattice.whole.size)
+        plan = self.differentiation.plan(steps, whole / self.lattice.whole.size, whole * self.dtype.size)
         # Segments end where a round of the loop does (three steps without snapshots, and with one every step).
         if plan.segment < steps:
             plan = plan._replace(segment=-(-plan.segment // 3) * 3)
@@ -328,7 +328,7 @@ class AcousticWave(ForwardOperator):
 
     def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
         """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
-        plan, step = self.differentiation.plan(1, 1.0), self.internal_step
+        plan, step = self.differentiation.plan(1, 1.0, 1), self.internal_step
         if plan.every == 1:
             return
         source_top = wavelets.imaged_band(source, self.dt, level=plan.level)[1]
@@ -341,7 +341,7 @@ class AcousticWave(ForwardOperator):
 
     def _check_start(self, run: Run) -> None:
         """Refuse snapshots too far apart for the wavelet of a model, or where they cannot be judged."""
-        if self.differentiation.plan(1, 1.0).every == 1 or not tf.executing_eagerly():
+        if self.differentiation.plan(1, 1.0, 1).every == 1 or not tf.executing_eagerly():
             return
         self._check_sampling("wavelet", run.wavelet.numpy(), run.wavelet.numpy())
         if run.initial is not None and tf.reduce_any(run.initial != 0):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar, final
 
 import tensorflow as tf
 
-from ..sensitivity.strategy import Plan, cost, kept_on_the_way
+from ..sensitivity.reversal import run_back, run_kept
+from ..sensitivity.strategy import Plan
 from .boxes import Box
 from .keeping import Backwards, Keeping, Nothing, Snapshots
 from .program import Program, Spots
@@ -145,13 +146,15 @@ class Loop:
         """The same as `forward`, and what `adjoint` needs: what one segment kept, or states at the start of some segments."""
         if self.segments == 1:
             return self._run(medium, shot, shot.start, range(1), self.keeping)
-        places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
-        state, data, kept = shot.start, [], []
-        for first, stop in zip(places, [*places[1:], self.segments], strict=True):
-            kept.append(state)
-            part, state, _ = self._run(medium, shot, state, range(first, stop), Nothing())
+        data = []
+
+        def run(state: State, segments: range) -> State:
+            part, state, _ = self._run(medium, shot, state, segments, Nothing())
             data.append(part)
-        return tf.concat(data, axis=1), state, kept
+            return state
+
+        end, kept = run_kept(self.segments, self.plan.checkpoints, shot.start, run)
+        return tf.concat(data, axis=1), end, kept
 
     def adjoint(self, medium: Medium, shot: Shot, record: Any, residual: tf.Tensor) -> Gradient:
         """The gradient of ``sum(residual * data)``. Of a record with states of several segments none is left: each is let go once it has served."""
@@ -159,12 +162,15 @@ class Loop:
         later = Gradient(nothing, shot.wavelet[:, :0], self.scheme.rest(residual.dtype))
         if self.segments == 1:
             return self._back(medium, shot, 0, record, residual, later)
-        places = list(kept_on_the_way(self.segments, self.plan.checkpoints))
-        ends = [*places[1:], self.segments]
-        for number in reversed(range(len(places))):
-            spare = self.plan.checkpoints - 1 - number
-            later = self._reverse(medium, shot, places[number], ends[number] - places[number], record.pop(), spare, residual, later)
-        return later
+
+        def run(state: State, segments: range) -> State:
+            return self._run(medium, shot, state, segments, Nothing())[1]
+
+        def back(state: State, segment: int, later: Gradient) -> Gradient:
+            images = self._run(medium, shot, state, range(segment, segment + 1), self.keeping)[2]
+            return self._back(medium, shot, segment, images, residual, later)
+
+        return run_back(self.segments, self.plan.checkpoints, record, run, back, later)
 
     def illumination(self, medium: Medium, shot: Shot) -> tf.Tensor:
         """Sum over the kept steps of (r + s)^2 in every cell, times their interval."""
@@ -191,21 +197,6 @@ class Loop:
         # Those of the way forward, and where they stay those of the way back beside them.
         states = 2 * slot * (shots * kept + (running * (kept - 1) if held else 0))
         return Memory(itemsize * states, itemsize * (rings + running * program.kept_size), 3 * COMPILING)
-
-    def _reverse(
-        self, medium: Medium, shot: Shot, first: int, count: int, state: State, spare: int, residual: tf.Tensor, later: Gradient
-    ) -> Gradient:
-        """The gradient of `count` segments from a state on, with so many checkpoints to spare, behind that of all later segments."""
-        while count > 1:
-            split = cost(count, spare)[1] if spare else count - 1
-            # The state between has no name here, so that it is let go when the later segments are done.
-            later = self._reverse(
-                medium, shot, first + split, count - split, self._run(medium, shot, state, range(first, first + split), Nothing())[1],
-                max(spare - 1, 0), residual, later,
-            )  # fmt: skip
-            count = split
-        images = self._run(medium, shot, state, range(first, first + 1), self.keeping)[2]
-        return self._back(medium, shot, first, images, residual, later)
 
     def _run(self, medium: Medium, shot: Shot, state: State, segments: range, keeping: Keeping) -> tuple[tf.Tensor, State, Any]:
         parts = []

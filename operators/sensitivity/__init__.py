@@ -1,5 +1,15 @@
-"""How data answer to the model: what a long computation keeps for its derivative."""
+"""How data answer to the model: what a long computation keeps for its derivative. Importing this package does not import TensorFlow."""
+
+import importlib
+from typing import Any
 
 from .strategy import Boundary, Checkpointed, Every, StoreAll, Strategy
 
-__all__ = ["Boundary", "Checkpointed", "Every", "StoreAll", "Strategy"]
+_HOMES = {"checkpointed_scan": "scan"}
+__all__ = ["Boundary", "Checkpointed", "Every", "StoreAll", "Strategy", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

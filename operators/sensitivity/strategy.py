@@ -45,8 +45,8 @@ class Strategy(abc.ABC):
     """What a loop keeps for its derivative."""
 
     @abc.abstractmethod
-    def plan(self, steps: int, state: float) -> Plan:
-        """For a loop of so many steps whose whole state is as large as the inner state of `state` steps."""
+    def plan(self, steps: int, state: float, size: int) -> Plan:
+        """For a loop of so many steps whose whole state takes `size` bytes, as much as the inner state of `state` steps."""
 
 
 @final
@@ -54,7 +54,7 @@ class Strategy(abc.ABC):
 class StoreAll(Strategy):
     """Keep every step: exact and fastest, with the most memory."""
 
-    def plan(self, steps: int, state: float) -> Plan:
+    def plan(self, steps: int, state: float, size: int) -> Plan:
         return Plan(1, steps, 1)
 
 
@@ -80,7 +80,7 @@ class Every(Strategy):
         if not 0 < self.level < 1:
             raise checks.invalid("level", self.level, "between 0 and 1")
 
-    def plan(self, steps: int, state: float) -> Plan:
+    def plan(self, steps: int, state: float, size: int) -> Plan:
         return Plan(self.steps, steps, 1, level=self.level)
 
 
@@ -92,16 +92,28 @@ class Checkpointed(Strategy):
     Args:
         states: n, how many are kept at a time, that at the start included. What may be run back again, such as a linearization, holds on
             to those of its way forward besides.
+        memory: Instead: bytes that the states and the steps between two of them may take (of a survey, those of one shot).
     """
 
-    states: int
+    states: int | None = None
+    memory: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _count("states", self.states)
+        if (self.states is None) == (self.memory is None):
+            raise checks.invalid("checkpoints", "with both states and memory" if self.memory else "without a number", "given by one of the two")
+        if self.states is not None:
+            _count("states", self.states)
+        else:
+            checks.positive("memory", self.memory)
 
-    def plan(self, steps: int, state: float) -> Plan:
+    def plan(self, steps: int, state: float, size: int) -> Plan:
+        if self.memory is not None and steps / state * size <= self.memory:
+            return Plan(1, steps, 1)
+        states = self.states or int(self.memory / (2 * size))  # type: ignore[operator]
+        if not states:
+            raise checks.invalid("memory", f"{self.memory:.4g} bytes", f"at least {2 * size} bytes", "That is two states of this loop.")
         # A segment's inner states take about the memory that the checkpoints take.
-        return Plan(1, min(steps, max(1, round(self.states * state))), self.states)
+        return Plan(1, min(steps, max(1, round(states * state))), states)
 
 
 @final
@@ -115,7 +127,7 @@ class Boundary(Strategy):
     the layers' share of that of `StoreAll`; nothing where no side absorbs. Costs one more run of the field.
     """
 
-    def plan(self, steps: int, state: float) -> Plan:
+    def plan(self, steps: int, state: float, size: int) -> Plan:
         return Plan(1, steps, 1, boundary=True)
 
 
