@@ -66,6 +66,11 @@ class Linearization:
     pullback: Callable[[Nest], Nest]
     curvature: Callable[[Nest, Nest], Nest] | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(data, model): the sizes of J over the ravelled leaves (see `ravel`)."""
+        return _ravelled_size(self.data_spec), _ravelled_size(self.model_spec)
+
     def jvp(self, tangent: Nest) -> Nest:
         """J v: the change of the data for a change of the model structured as `model_spec`."""
         return self.pushforward(conform("tangent", tangent, self.model_spec))
@@ -99,7 +104,7 @@ class Linearization:
         """J as a SciPy LinearOperator over the ravelled leaves; a complex leaf counts as its real parts, then its imaginary parts."""
         return LinearOperator(
             dtype=np.float64,
-            shape=(_ravelled_size(self.data_spec), _ravelled_size(self.model_spec)),
+            shape=self.shape,
             matvec=lambda v: ravel(self.jvp(unravel(v, self.model_spec))),
             rmatvec=lambda w: ravel(self.vjp(unravel(w, self.data_spec))),
         )

@@ -1,11 +1,22 @@
-"""How data answer to the model: what a long computation keeps for its derivative. Importing this package does not import TensorFlow."""
+"""How data answer to the model: what is kept for a derivative, and Jacobians from products. Importing this package does not import TensorFlow."""
 
 import importlib
 from typing import Any
 
 from .strategy import Boundary, Checkpointed, Every, StoreAll, Strategy
 
-_HOMES = {"checkpointed_scan": "scan"}
+_HOMES = {
+    "checkpointed_scan": "scan",
+    "linearization": "functions",
+    "columns": "probes",
+    "rows": "probes",
+    "jacobian": "probes",
+    "write_jacobian": "probes",
+    "sparse_jacobian": "probes",
+    "detect_pattern": "patterns",
+    "Coloring": "colors",
+    "coloring": "colors",
+}
 __all__ = ["Boundary", "Checkpointed", "Every", "StoreAll", "Strategy", *_HOMES]
 
 

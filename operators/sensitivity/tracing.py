@@ -58,7 +58,8 @@ class Traced:
         variables = [variable for variable in graph.variables if floating(variable)]
         tensors = [tensor for tensor in graph.captured_inputs if floating(tensor)]
         scoped = [tensor for tensor in graph.captured_inputs if tf.is_symbolic_tensor(tensor)]
-        return cls(function, spec, graph.structured_outputs, (*tensors, *variables), tuple(scoped))
+        results = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), graph.structured_outputs)
+        return cls(function, spec, results, (*tensors, *variables), tuple(scoped))
 
 
 def callback(graph: Any) -> str | None:
