@@ -16,6 +16,12 @@ _HOMES = {
     "detect_pattern": "patterns",
     "Coloring": "colors",
     "coloring": "colors",
+    "Estimate": "estimates",
+    "diagonal": "estimates",
+    "trace": "estimates",
+    "gauss_newton_diagonal": "estimates",
+    "svd": "spectrum",
+    "Posterior": "resolution",
 }
 __all__ = ["Boundary", "Checkpointed", "Every", "StoreAll", "Strategy", *_HOMES]
 

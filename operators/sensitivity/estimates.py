@@ -1,0 +1,109 @@
+r"""Diagonals and traces of matrices that are known by their products only, with error bars.
+
+Hutchinson (Commun. Stat. Simul. 19, 1990): with random signs z, the mean of :math:`z \circ A z` is the diagonal of A and that of
+:math:`z^T A z` its trace. Its variance is made of the entries beside the diagonal. Hutch++ (Meyer, Musco, Musco & Woodruff, SOSA 2021;
+for the diagonal Baston & Nakatsukasa, arXiv:2201.10684) takes out the part on a subspace Q of the largest eigenvalues first,
+
+.. math:: A = (Q B^T + B Q^T - Q Q^T B Q^T) + P A P, \qquad B = A Q, \quad P = I - Q Q^T,
+
+whose diagonal is exact, and estimates what is left. A third of the products each goes into finding Q, into B and into what is left.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..forward import Linearization, Nest, conform, ravel, unravel
+from .progress import tracked
+
+Product = Callable[[np.ndarray], np.ndarray]
+Method = Literal["hutch++", "hutchinson"]
+
+
+class Estimate(NamedTuple):
+    """A random estimate.
+
+    Args:
+        value: Its mean.
+        error: Standard error of that, of the same shape.
+        products: What it took.
+    """
+
+    value: Any
+    error: Any
+    products: int
+
+
+def diagonal(product: Product, size: int, *, products: int = 90, method: Method = "hutch++", seed: int = 0) -> Estimate:
+    """The diagonal of a symmetric matrix, [size].
+
+    Args:
+        product: What it makes of a vector [size].
+        size: Of the matrix.
+        products: How many may be taken; one of `size` or more is exact with 'hutch++'.
+        method: 'hutch++', or 'hutchinson', which is as good where all eigenvalues are alike.
+        seed: Of the random signs.
+    """
+    basis, image, samples = _parts(product, size, products, method, seed)
+    known = 2 * np.sum(basis * image, axis=1) - np.sum((basis @ (basis.T @ image)) * basis, axis=1)
+    return _mean(known, [sign * left for sign, left in samples], products)
+
+
+def trace(product: Product, size: int, *, products: int = 90, method: Method = "hutch++", seed: int = 0) -> Estimate:
+    """The trace of a symmetric matrix; arguments as of `diagonal`."""
+    basis, image, samples = _parts(product, size, products, method, seed)
+    return _mean(np.sum(basis * image), [sign @ left for sign, left in samples], products)
+
+
+def gauss_newton_diagonal(at: Linearization, weights: Nest | None = None, *, products: int = 100, seed: int = 0) -> Estimate:
+    r"""The diagonal of ``J* W J``, structured as the model: how much all data together say about each unknown.
+
+    The mean of :math:`(J^* W^{1/2} z)^2` over random signs z in the data is that diagonal; it takes one reverse product for each, where
+    products with ``J* W J`` take two, and is never negative.
+
+    Args:
+        at: The linearization, its model of real leaves.
+        weights: The diagonal of W, structured as the data, such as 1 / uncertainty^2; ones by default.
+        products: Reverse products: each entry is right to about ``sqrt(2 / products)`` of itself.
+        seed: Of the random signs.
+    """
+    random = np.random.default_rng(seed)
+    scale = np.ones(at.shape[0]) if weights is None else np.sqrt(ravel(conform("weights", weights, at.data_spec)))
+    samples = [
+        ravel(at.vjp(unravel(scale * random.choice([-1.0, 1.0], at.shape[0]), at.data_spec))) ** 2
+        for _ in tracked(range(_enough(products)), "diagonal of J*WJ")
+    ]
+    value, error, _ = _mean(np.zeros(at.shape[1]), samples, products)
+    return Estimate(unravel(value, at.model_spec), unravel(error, at.model_spec), products)
+
+
+def _parts(product: Product, size: int, products: int, method: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """Q, A Q, and (z, P A P z) of random signs z."""
+    checks.choice("method", method, ("hutch++", "hutchinson"))
+    random, count = np.random.default_rng(seed), _enough(products)
+    rank = min(size, count // 3) if method == "hutch++" else 0
+    if method == "hutch++" and count >= size:
+        return np.eye(size), np.stack([product(unit) for unit in tracked(np.eye(size), "products")], axis=1), []
+    sketch = [product(random.choice([-1.0, 1.0], size)) for _ in tracked(range(rank), "sketch")]
+    basis = np.linalg.qr(np.stack(sketch, axis=1))[0] if rank else np.zeros((size, 0))
+    image = np.stack([product(vector) for vector in tracked(basis.T, "products")], axis=1) if rank else basis
+    samples = []
+    for _ in tracked(range(count - 2 * rank), "probes"):
+        sign = random.choice([-1.0, 1.0], size)
+        left = product(sign - basis @ (basis.T @ sign))
+        samples.append((sign, left - basis @ (basis.T @ left)))
+    return basis, image, samples
+
+
+def _mean(known: Any, samples: list[Any], products: int) -> Estimate:
+    if not samples:
+        return Estimate(known, np.zeros_like(known), products)
+    return Estimate(known + np.mean(samples, axis=0), np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples)), products)
+
+
+def _enough(products: int) -> int:
+    if products != int(products) or products < 6:
+        raise checks.invalid("products", products, "a whole number, 6 or more", "Errors need a few samples.")
+    return int(products)

@@ -1,0 +1,133 @@
+"""Diagonals, traces, singular values, resolution and posterior covariance from products, against dense matrices."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from geoinv.operators.forward import Linearization
+from geoinv.operators.sensitivity import Estimate, Posterior, diagonal, gauss_newton_diagonal, linearization, svd, trace
+
+DATA, MODEL = 50, 40
+RANDOM = np.random.default_rng(0)
+WEIGHTS = RANDOM.uniform(0.5, 4.0, DATA)
+
+
+def falling(size: int, other: int, rate: float) -> np.ndarray:
+    """A matrix whose singular values fall geometrically."""
+    left, right = (np.linalg.qr(RANDOM.normal(size=(n, min(size, other))))[0] for n in (size, other))
+    return left * rate ** np.arange(min(size, other)) @ right.T
+
+
+JACOBIAN = falling(DATA, MODEL, 0.8)
+
+
+@pytest.fixture(scope="module")
+def at() -> Linearization:
+    return linearization(lambda m: tf.linalg.matvec(JACOBIAN, m), tf.zeros(MODEL, tf.float64))
+
+
+def within(found: Estimate, exact: np.ndarray) -> None:
+    """Errors are as large as they are said to be: their squares over the stated ones are 1 in the mean, give or take that there are few."""
+    ratio = (found.value - exact) / found.error
+    assert 0.6 < np.sqrt(np.mean(ratio**2)) < 1.6
+    assert np.abs(ratio).max() < 5
+
+
+@pytest.mark.parametrize("method", ["hutch++", "hutchinson"])
+def test_diagonals_are_right_within_their_error_bars(method: Any) -> None:
+    matrix = falling(200, 200, 0.9)
+    matrix = matrix @ matrix.T
+    found = diagonal(lambda v: matrix @ v, 200, products=60, method=method)
+    assert found.products == 60
+    within(found, np.diag(matrix))
+    traces = [trace(lambda v: matrix @ v, 200, products=30, method=method, seed=seed) for seed in range(40)]
+    within(Estimate(*(np.array([getattr(each, name) for each in traces]) for name in ("value", "error")), 30), np.full(40, np.trace(matrix)))
+
+
+def test_hutch_plus_plus_beats_hutchinson_at_equal_products() -> None:
+    matrix = falling(200, 200, 0.9)
+    matrix = matrix @ matrix.T
+    calls = []
+
+    def product(v: np.ndarray) -> np.ndarray:
+        calls.append(v)
+        return matrix @ v
+
+    def error(estimate: Any, exact: Any, method: str) -> float:
+        calls.clear()
+        off = [np.linalg.norm(estimate(product, 200, products=60, method=method, seed=seed).value - exact) for seed in range(10)]
+        assert len(calls) == 600
+        return float(np.mean(off))
+
+    for estimate, exact, better in ((diagonal, np.diag(matrix), 4), (trace, np.trace(matrix), 10)):
+        assert error(estimate, exact, "hutch++") < error(estimate, exact, "hutchinson") / better
+
+
+def test_as_many_products_as_unknowns_are_exact() -> None:
+    matrix = falling(20, 20, 0.9)
+    matrix = matrix + matrix.T
+    found = diagonal(lambda v: matrix @ v, 20, products=20)
+    np.testing.assert_allclose(found.value, np.diag(matrix), atol=1e-14)
+    assert not found.error.any()
+
+
+def test_diagonal_of_the_gauss_newton_matrix(at: Linearization) -> None:
+    found = gauss_newton_diagonal(at, WEIGHTS, products=150)
+    within(found, np.diag(JACOBIAN.T * WEIGHTS @ JACOBIAN))
+    assert np.all(found.value >= 0)
+    # Gaussian samples squared would have a relative error of sqrt(2 / n); signs are better, never worse.
+    assert np.all(found.error < 1.3 * np.sqrt(2 / 150) * found.value)
+
+
+def test_singular_values_and_vectors(at: Linearization) -> None:
+    scale = RANDOM.uniform(0.5, 2.0, MODEL)
+    white = np.sqrt(WEIGHTS)[:, None] * JACOBIAN * scale
+    u, s, v = np.linalg.svd(white)
+    found = svd(at, 12, uncertainty=1 / np.sqrt(WEIGHTS), scale=scale)
+    np.testing.assert_allclose(found.s, s[:12], rtol=1e-6)
+    np.testing.assert_allclose(np.abs(np.sum(found.u * u[:, :12], axis=0)), 1, atol=1e-5)
+    np.testing.assert_allclose(np.abs(np.sum(found.v * v[:12].T, axis=0)), 1, atol=1e-5)
+    left = np.linalg.norm(white - found.u * found.s @ found.v.T, 2)
+    assert s[12] * (1 - 1e-6) <= left <= found.error < 20 * left
+    rough = svd(at, 12, uncertainty=1 / np.sqrt(WEIGHTS), scale=scale, extra=2, powers=0)
+    assert np.abs(rough.s - s[:12]).max() > 10 * np.abs(found.s - s[:12]).max(), "what powers and extra vectors are for"
+    assert np.linalg.norm(white - rough.u * rough.s @ rough.v.T, 2) <= rough.error
+
+
+@pytest.fixture(scope="module")
+def posterior(at: Linearization) -> tuple[Posterior, np.ndarray, np.ndarray]:
+    rough = np.diff(np.eye(MODEL), axis=0)
+    prior = 0.05 * rough.T @ rough + 0.02 * np.eye(MODEL)
+    information = JACOBIAN.T * WEIGHTS @ JACOBIAN
+    return Posterior(at, WEIGHTS, lambda m: prior @ m, tolerance=1e-12), information, np.linalg.inv(information + prior)
+
+
+def test_resolution_and_covariance(posterior: tuple[Posterior, np.ndarray, np.ndarray]) -> None:
+    problem, information, covariance = posterior
+    resolution = covariance @ information
+    np.testing.assert_allclose(problem.point_spread([3, 20]), resolution[:, [3, 20]], atol=1e-9)
+    np.testing.assert_allclose(problem.averaging([3, 20]), resolution[[3, 20]], atol=1e-9)
+    within(problem.variance(products=30), np.diag(covariance))
+    np.testing.assert_allclose(problem.variance(products=MODEL).value, np.diag(covariance), rtol=1e-8)
+    found = problem.degrees_of_freedom(products=30)
+    assert abs(found.value - np.trace(resolution)) < 4 * found.error < 0.2 * np.trace(resolution)
+    assert problem.degrees_of_freedom(products=MODEL).value == pytest.approx(np.trace(resolution), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda at: diagonal(lambda v: v, 9, products=5), "'products' 5: must be a whole number, 6 or more"),
+        (lambda at: trace(lambda v: v, 9, method="best"), "'method' 'best'"),  # type: ignore[arg-type]
+        (lambda at: svd(at, 41), "'rank' 41: must be a whole number from 1 to 40"),
+        (lambda at: svd(at, 3, scale=-np.ones(MODEL)), "'scale'"),
+        (lambda at: gauss_newton_diagonal(at, np.ones(3)), r"'weights' of shape \(3,\): must be of shape \(50,\)"),
+        (lambda at: Posterior(at, np.ones(3), lambda v: v), "'weights' of shape"),
+        (lambda at: Posterior(at, WEIGHTS, lambda v: 1e-9 * v, max_iterations=3).covariance(np.ones(MODEL)), "'covariance' with a residual of"),
+    ],
+)
+def test_bad_input(at: Linearization, call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(at)
