@@ -80,6 +80,7 @@ class Case:
 WAVE_PEERS = ("wave_deepwave.py",), ("wave_devito.py",)
 #: Written here, for the peers' scripts have no case in three dimensions.
 OWN_PEER = (str(ROOT / "scripts" / "peer_deepwave_3d.py"),)
+STOCK_SENSITIVITY = str(ROOT / "scripts" / "peer_tensorflow_sensitivity.py")
 STOCK_WAVE = (str(ROOT / "scripts" / "peer_tensorflow_wave.py"),)
 CASES = {
     "sparse-1m": Case("sparse_1m", "1M x 1M matrix of 9 diagonals: products and gradient", stock=("stock_tensorflow.py", "sparse")),
@@ -91,6 +92,8 @@ CASES = {
     ),
     "wave-1000": Case("wave_1000", "acoustic, 1000 x 1000 cells, 200 steps, 2 shots", (), WAVE_PEERS, module="benchmark_waves"),
     "wave-memory": Case("wave_memory", "the gradient of wave-400 in little memory", stock=STOCK_WAVE, module="benchmark_waves"),
+    "jacobian": Case("jacobians", "few unknowns, and a band of 100 000 rows", (STOCK_SENSITIVITY, "jacobian"), module="benchmark_sensitivity"),
+    "scan": Case("scan", "the gradient of 2000 steps of one's own", (STOCK_SENSITIVITY, "scan"), module="benchmark_sensitivity"),
     "wave-3d": Case("wave_3d", "acoustic, 150 x 150 x 150 cells, 300 steps, 2 shots", (), (OWN_PEER,), module="benchmark_waves"),
 }
 

@@ -99,6 +99,21 @@ def test_the_rays_and_gravity_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> No
     assert systems["product-in-function"] == systems["transpose-in-function"] == {"geoinv", "tensorflow"}
 
 
+def test_sensitivity_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    cases = load("benchmark_sensitivity")
+    monkeypatch.setattr(sys.modules["benchmark_cases"], "LEAST", 0.0)
+    figures = {metric: value for _, metric, value, _ in cases.jacobians(0.01, 1)}
+    assert list(figures) == ["jacobian-few-unknowns", "jacobian-banded", "jacobian-banded-cost", "jacobian-banded-columns"]
+    assert figures["jacobian-banded-columns"] > 1
+    assert [metric for _, metric, *_ in cases.scan(0.01, 1)] == [
+        "gradient-checkpointed-memory",
+        "gradient-checkpointed",
+        "gradient-memory",
+        "gradient",
+    ]
+
+
 def test_a_wrong_result_is_no_figure() -> None:
     cases = load("benchmark_cases")
     with pytest.raises(AssertionError):

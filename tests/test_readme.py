@@ -9,7 +9,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
-    inversion, sparse, waves = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    inversion, sparse, waves, sensitivity = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(inversion, str(README), "exec"), {})
     assert capsys.readouterr().out.startswith("Reached the target: chi2")
     exec(compile(sparse, str(README), "exec"), {})
@@ -18,8 +18,10 @@ def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[s
     exec(compile(waves, str(README), "exec"), {})
     shape, memory = capsys.readouterr().out.splitlines()
     assert shape == "(60, 120)" and 0.2 < float(memory) < 0.5
+    exec(compile(sensitivity, str(README), "exec"), {})
+    assert capsys.readouterr().out.splitlines() == ["(400,)", "3 1198"]
 
 
-def test_its_picture_is_there() -> None:
-    (picture,) = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
-    assert (README.parent / picture).stat().st_size > 10_000
+def test_its_pictures_are_there() -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
+    assert len(pictures) == 2 and all((README.parent / picture).stat().st_size > 10_000 for picture in pictures)
