@@ -85,7 +85,7 @@ class Every(Strategy):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpointed(Strategy):
     """Keep n whole states and compute the steps between them again: exact, for a small part of the memory.
 
@@ -105,6 +105,9 @@ class Checkpointed(Strategy):
             _count("states", self.states)
         else:
             checks.positive("memory", self.memory)
+
+    def __repr__(self) -> str:
+        return f"Checkpointed(states={self.states})" if self.memory is None else f"Checkpointed(memory={self.memory:g})"
 
     def plan(self, steps: int, state: float, size: int) -> Plan:
         if self.memory is not None and steps / state * size <= self.memory:
