@@ -7,7 +7,10 @@ With the state :math:`x_{k+1} = f(x_k, \theta)`, theta being all that the step r
 
 one step back at a time, from states that were kept or are computed again; only states are kept, never what happens inside of a step.
 The tangent of the loop is a loop again, of the step that takes (x, dx) to (f(x), f'(x) dx). So derivatives of derivatives are made
-of the same two rules, and no order of them is an approximation.
+of the same two rules.
+
+Known to be WRONG without a word: forward mode and second derivatives where the step holds `tf.custom_gradient`, `CSRMatrix.solve` or an
+accumulator of its own; gradients of steps that draw random numbers or assign variables. Scans within scans do not return.
 """
 
 import dataclasses
@@ -38,8 +41,10 @@ def checkpointed_scan(
 ) -> Nest:
     """The state after n steps, ``step(step(... step(state)))``, differentiable with respect to it and to all that the step reads.
 
-    Gradients, forward mode and derivatives of any order pass in eager mode, in `tf.function` and under XLA. In eager mode the step is
-    traced at each call: where the loop is called again and again, put it in a `tf.function`.
+    Gradients pass in eager mode, in `tf.function` and under XLA, though not within loops and branches of a graph; forward mode and
+    derivatives of derivatives too, for steps of plain TensorFlow operations without rules of their own (see the module for what is
+    wrong). The step must be pure, and `inverse` is not checked. In eager mode the step is traced at each call: where the loop is
+    called again and again, put it in a `tf.function`.
 
     Args:
         step: From a state to the next one, in TensorFlow, with the same structure, shapes and dtypes. It may read tensors and variables
