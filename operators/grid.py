@@ -151,19 +151,39 @@ class Grid:
 
     @classmethod
     def from_xarray(cls, data: "xarray.DataArray | xarray.Dataset") -> "Grid":
-        """The grid of a DataArray or Dataset; without stored edges its coordinates must be evenly spaced."""
+        """The grid of a DataArray or Dataset.
+
+        Stored edges and padding serve also where cells were cut off at the ends; where the edges do not fit the coordinates (moved
+        ones, say), these must be evenly spaced.
+
+        Raises:
+            ValueError: Other dimensions, coordinates that do not increase, or uneven ones without edges that fit.
+        """
         dims = next((names for names in DIMS.values() if set(names) == set(data.dims)), None)
         if dims is None:
             raise checks.invalid("data", f"with dimensions {tuple(data.dims)}", "on (upward, northing, easting) or (upward, easting)")
-        edges = tuple(_edges(dim, np.asarray(data[dim]), data[dim].attrs) for dim in dims)
-        padding = np.asarray(data.attrs.get("padding", np.zeros(2 * len(dims))), dtype=int).reshape(-1, 2)
-        return cls(edges, tuple((int(lower), int(upper)) for lower, upper in padding))
+        stored = np.asarray(data.attrs.get("padding", np.zeros(2 * len(dims))), dtype=int).reshape(-1, 2)
+        axes = [_axis(dim, np.asarray(data[dim]), data[dim].attrs, ends) for dim, ends in zip(dims, stored, strict=True)]
+        return cls(tuple(edges for edges, _ in axes), tuple(ends for _, ends in axes))
 
 
-def _edges(dim: str, centers: np.ndarray, attrs: Mapping[str, Any]) -> np.ndarray:
+def _axis(dim: str, centers: np.ndarray, attrs: Mapping[str, Any], padding: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """Edges and (lower, upper) padding of one axis. Attributes stay as they were where an array is cut or moved: they serve where they fit."""
+    centers = checks.finite(dim, centers)
+    falling = np.flatnonzero(np.diff(centers) <= 0)
+    if falling.size:
+        given = f"{centers[falling[0]]:g}, {centers[falling[0] + 1]:g} at index {falling[0]}"
+        raise checks.invalid(dim, given, "strictly increasing", f"Sort it: data.sortby('{dim}').")
+    n, lower, upper = centers.size, int(padding[0]), int(padding[1])
     if "edges" in attrs:
-        return np.asarray(attrs["edges"], dtype=np.float64)
-    steps = np.diff(checks.increasing(dim, centers))
-    if np.ptp(steps) > 1e-6 * steps.mean():
-        raise checks.invalid(dim, "with uneven spacing", "evenly spaced, or to carry the attribute 'edges'")
-    return np.concatenate([centers - steps[0] / 2, centers[-1:] + steps[0] / 2])
+        stored = checks.increasing(f"{dim} edges", np.atleast_1d(attrs["edges"]))
+        middles, near = (stored[1:] + stored[:-1]) / 2, 1e-3 * np.diff(stored).min()
+        first = int(np.searchsorted(middles, centers[0] - near))
+        part = stored[first : first + n + 1]
+        if part.size == n + 1 and np.abs((part[1:] + part[:-1]) / 2 - centers).max() <= near:
+            return part, (max(0, lower - first), max(0, upper - (middles.size - first - n)))
+    steps = np.diff(centers)
+    if n < 2 or np.ptp(steps) > 1e-6 * steps.mean():
+        given = "with one cell" if n < 2 else "with uneven spacing"
+        raise checks.invalid(dim, given, "evenly spaced, or to carry the attribute 'edges' with the n + 1 edges around its n centres")
+    return np.concatenate([centers - steps[0] / 2, centers[-1:] + steps[0] / 2]), (lower, upper)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from geoinv.operators import AcousticWave, Acquisition, Grid
 from geoinv.operators.seismic import Absorbing, wavelets
-from geoinv.operators.sensitivity import Every
+from geoinv.operators.sensitivity import Checkpointed, Every
 
 GRID = Grid.uniform((30, 40), (10.0, 10.0))
 SOURCES = np.array([[150.0, 200.0], [155.0, 120.0]])
@@ -82,6 +82,9 @@ def moved(points: np.ndarray, number: int, position: list[float]) -> np.ndarray:
         ({"differentiation": Every}, "'differentiation' .*Every.*: must be a strategy, such as"),
         ({"grid": Grid.uniform((3, 40), (70.0, 10.0)), "order": 4}, "'grid' of 3 cells along upward: must be of 5 or more"),
         ({"boundary": Absorbing(((10, 10), (10, 0))), "aperture": 50.0}, "'aperture' 50.0 m with layers of 10 and 0 cells .*on all sides"),
+        ({"aperture": (50.0, 50.0)}, r"'aperture' \(50.0, 50.0\): must be 0 m or more, one number or one for each horizontal axis"),
+        ({"boundary": 10}, r"'boundary' 10: must be an Absorbing"),
+        ({"wavelet": SIGNAL + 0j}, "'wavelet' of complex numbers: must be real"),
         ({"samples": 50}, "'wavelet' of 250 samples, 50 in the record"),
         ({"differentiation": Every(20)}, r"'differentiation' Every\(steps=20\) of 0\.001 s for frequencies up to .* must be Every\(\d+\) or finer"),
     ],
@@ -238,6 +241,39 @@ def test_a_velocity_below_the_limit_is_warned_of() -> None:
 def test_a_dtype_may_be_given_by_its_name() -> None:
     assert wave(dtype="float32").memory_estimate() == wave().memory_estimate()
     assert wave(wavelet=np.ones(1), differentiation=Every(2)).data_spec.shape == (2, 2, 1)
+
+
+@pytest.mark.parametrize("shots", [-3, 0, 1.5])
+def test_a_number_of_shots_that_cannot_be_is_refused(shots: float) -> None:
+    with refused(f"'shots' {shots}: must be a whole number, 1 or more"):
+        wave().memory_estimate(shots)
+
+
+def test_jumps_of_a_models_density_that_the_step_was_not_made_for_are_refused() -> None:
+    operator = wave(parameters=("velocity", "density"), order=8, velocity_limits=(1500.0, 5200.0))
+    density = np.where(np.random.default_rng(0).random(GRID.shape) < 0.5, 1.0, 1000.0).astype(np.float32)
+    model = {"velocity": tf.fill(GRID.shape, 5200.0), "density": tf.constant(density)}
+    for compute in (operator, operator.forward, operator.linearize):
+        with refused(r"'density' with jumps that make steps of 0\.00\d+ s unstable: must be smoother, or stepped by .* s at most. Give"):
+            compute(model)
+    slower = {**model, "velocity": tf.fill(GRID.shape, 2500.0)}
+    assert np.all(np.isfinite(operator(slower))), "the velocities' limit was higher than needed"
+
+
+@pytest.mark.parametrize("varied", [False, True])
+@pytest.mark.parametrize("shape", [(30, 40), (16, 18, 20)])
+def test_checkpoints_stay_within_their_budget(shape: tuple[int, ...], varied: bool) -> None:
+    """By what the operator itself expects of a shot: the states, and the steps of a segment."""
+    grid = Grid.uniform(shape, (10.0,) * len(shape))
+    middle = np.array([edges[-1] / 2 for edges in grid.edges])[np.newaxis]
+    options = {"grid": grid, "acquisition": Acquisition(middle, middle), "density": np.ones(shape) if varied else None, "boundary": Absorbing(4)}
+    size = wave(**options).memory_estimate(1).kept
+    for share in (0.1, 0.3, 0.6, 1.02):
+        operator = wave(**options, differentiation=Checkpointed(memory=share * size))
+        loop = operator._loop
+        images = loop.program(loop.keeping).kept_size * operator.dtype.size
+        kept = operator.memory_estimate(1).kept + (images if loop.segments > 1 else 0)
+        assert 0.5 * min(share, 1) * size <= kept <= share * size, (share, loop.plan)
 
 
 def test_an_unknown_option_is_an_error() -> None:

@@ -71,3 +71,34 @@ def test_nothing_can_grow_at_the_largest_stable_step(
     velocity[0, 0] = velocity[-1, 2] = 2500.0
     matrix = wave.step_matrix({"velocity": tf.constant(velocity)}).to_scipy().toarray()
     assert np.abs(np.linalg.eigvals(matrix)).max() <= 1 + 1e-9
+
+
+CONTRASTS = [(2, 1000.0, False), (4, 300.0, True), (8, 1000.0, False)]
+
+
+@pytest.mark.parametrize(("order", "contrast", "free"), CONTRASTS)
+def test_jumps_of_density_do_not_make_steps_grow(order: int, contrast: float, free: bool) -> None:
+    """Light and heavy cells at random, the velocity at its limit: wide stencils need a shorter step than a uniform density."""
+    rng, grid = np.random.default_rng(order), Grid.uniform((10, 11), (10.0, 10.0))
+    middle = np.array([[55.0, 52.0]])
+    density = np.where(rng.random(grid.shape) < 0.5, 1.0, contrast)
+    wave = AcousticWave(
+        grid, Acquisition(middle[np.newaxis], middle), np.zeros(6), dt=limits.stable_step((10.0, 10.0), 2500.0, order), order=order,
+        velocity_limits=(1000.0, 2500.0), density=density, dtype=tf.float64, boundary=Absorbing(0, free_surface=free, frequency=25.0),
+    )  # fmt: skip
+    assert wave.substeps == (1 if order == 2 else 2)
+    matrix = wave.step_matrix({"velocity": tf.fill(grid.shape, tf.constant(2500.0, tf.float64))}).to_scipy().toarray()
+    assert np.abs(np.linalg.eigvals(matrix)).max() <= 1 + 1e-7, "two values of 1 make a block that rounding splits"
+    # The step's eigenvalues mu are those of M by mu + 1 / mu = 2 - lambda: the bound is as good as it is said to be.
+    steepest = (2 - np.real(np.linalg.eigvals(matrix) + 1 / np.linalg.eigvals(matrix))).max() / wave.internal_step**2
+    bound = limits.steepest(2500.0, density, wave.layers, wave.spacing, order, mirrored=free, enough=0.0)
+    assert steepest * (1 - 1e-6) <= bound <= 1.03 * steepest
+
+
+@pytest.mark.parametrize("order", [2, 4, 8])
+def test_rocks_are_stepped_as_fast_as_without_density(order: int) -> None:
+    rng = np.random.default_rng(order)
+    density = np.where(np.arange(40)[:, np.newaxis] > 30, 1000.0, rng.uniform(1800.0, 2800.0, (40, 30)))
+    widths, spacing = ((20, 0), (20, 20)), (10.0, 10.0)
+    enough = limits.LARGEST / limits.stable_step(spacing, 4500.0, order) ** 2
+    assert limits.steepest(4500.0, density, widths, spacing, order, mirrored=True, enough=enough) <= enough

@@ -12,6 +12,7 @@ from waves import Case
 from geoinv.operators import AcousticWave, Acquisition, Grid, testing
 from geoinv.operators.forward import Linearization
 from geoinv.operators.seismic import Absorbing, wavelets
+from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity import Checkpointed, Every, StoreAll
 
 CASE = Case(2, "free surface", 2, tf.float64, ("velocity", "wavelet", "initial"), 1, StoreAll())
@@ -188,9 +189,64 @@ def test_the_residual_of_each_shot_is_judged() -> None:
         return tf.zeros_like(data) if shot == 0 else testing.random(tf.TensorSpec(data.shape, data.dtype), seed=2)
 
     with pytest.raises(ValueError, match=r"Every\(steps=4\) .* \(cotangent of shot 1\): must be"):
-        wave.shot_gradients(model, cotangent)
+        list(wave.shot_gradients(model, cotangent))
     tolerant = dataclasses.replace(wave, differentiation=Every(4, level=0.99))
-    assert len(tolerant.shot_gradients(model, cotangent)) == 2
+    assert len(list(tolerant.shot_gradients(model, cotangent))) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda data: data[0], r"'cotangent of shot 0' of shape \(96,\): must be of shape \(3, 96\)"),
+        (lambda data: data[:, :-1], r"'cotangent of shot 0' of shape \(3, 95\)"),
+        (lambda data: tf.cast(data, tf.float32), "'cotangent of shot 0' of dtype float32: must be of dtype float64"),
+    ],
+)
+def test_cotangents_of_a_shot_that_do_not_fit_its_data_are_refused(given, message) -> None:
+    wave = waves.small(CASE)
+    with pytest.raises(ValueError, match=message):
+        list(wave.shot_gradients(waves.model_of(wave), lambda shot, data: given(data)))
+
+
+def test_gradients_of_shots_are_made_as_they_are_taken() -> None:
+    """Data and windows of all shots at once would be most of the memory of a large survey."""
+    grid, count = Grid.uniform((12, 14), (10.0, 10.0)), 9
+    sources = np.stack([np.full(count, 55.0), np.linspace(30.0, 100.0, count)], axis=1)
+    wave = AcousticWave(grid, Acquisition(sources, sources), wavelets.ricker(20.0, 60, 1e-3), dt=1e-3, velocity_limits=(1400.0, 2400.0))
+    begun = []
+
+    def cotangent(shot: int, data: tf.Tensor) -> tf.Tensor:
+        begun.append(shot)
+        return data
+
+    model = {"velocity": tf.fill(grid.shape, 2000.0)}
+    gradients = wave.shot_gradients(model, cotangent)
+    first = next(gradients)
+    assert len(begun) <= cores() + 1 < count or cores() >= count - 1
+    data = wave.linearize(model).data
+    for shot, part in enumerate([first, *gradients]):
+        np.testing.assert_array_equal(part.data, data[shot])
+    assert sorted(begun) == list(range(count))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_residuals_too_rough_for_the_snapshots_do_not_pass_in_graphs(compiled: bool) -> None:
+    """There nothing can be read before it runs: an assertion where TensorFlow has them, NaN where XLA leaves them out."""
+    wave = waves.small(CASE._replace(strategy=Every(4)))
+    model = waves.model_of(wave, rest=True)
+
+    @tf.function(jit_compile=compiled)
+    def gradient(cotangent: tf.Tensor) -> tf.Tensor:
+        return wave.linearize(model).vjp(cotangent)["velocity"]
+
+    rough = testing.random(wave.data_spec, seed=2)
+    smooth = rough[..., :1] * wavelets.ricker(30.0, waves.STEPS, waves.STEP, delay=0.035)
+    np.testing.assert_allclose(gradient(smooth), wave.linearize(model).vjp(smooth)["velocity"], rtol=1e-9)
+    if compiled:
+        assert np.all(np.isnan(gradient(rough)))
+    else:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"Every\(steps=4\).*too few snapshots for the frequencies of the cotangent"):
+            gradient(rough)
 
 
 def test_snapshots_are_judged_by_the_wavelet_and_the_start_of_the_model() -> None:

@@ -95,11 +95,13 @@ def test_counts_are_whole_numbers(kind: type, given: object) -> None:
 
 
 def test_checkpoints_within_a_budget() -> None:
-    """Of bytes: half of them for the states that are kept, half for the steps between two of them."""
+    """Of bytes: half of them for the states that are kept, the rest for the steps between two of them."""
+    assert Checkpointed(memory=12.0).plan(100, 5.0, 8) == (1, 2, 1, False, 0.0), "one state, and two steps of a fifth of that"
+    assert Checkpointed(memory=30.0).plan(100, 0.5, 8) == (1, 1, 1, False, 0.0), "a step of two states, beside one: not two"
     assert Checkpointed(memory=48.0).plan(100, 5.0, 8) == (1, 15, 3, False, 0.0)
     assert Checkpointed(memory=160.0).plan(100, 5.0, 8) == StoreAll().plan(100, 5.0, 8), "100 steps of a fifth of a state of 8 bytes"
-    with pytest.raises(ValueError, match="'memory' 15 bytes: must be at least 16 bytes"):
-        Checkpointed(memory=15.0).plan(100, 5.0, 8)
+    with pytest.raises(ValueError, match="'memory' 9 bytes: must be at least 10 bytes.*one state of this loop, and what the shortest segment keeps"):
+        Checkpointed(memory=9.0).plan(100, 5.0, 8)
     for given in ({}, {"states": 2, "memory": 1e6}):
         with pytest.raises(ValueError, match=r"'checkpoints' with.*: must be given by one of the two"):
             Checkpointed(**given)  # type: ignore[arg-type]

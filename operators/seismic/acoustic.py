@@ -11,8 +11,9 @@ grid absorb what leaves it, or its top is free of pressure (`boundaries`). Deriv
 import copy
 import dataclasses
 import functools
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -29,11 +30,12 @@ from .acquisition import Acquisition, Placement
 from .boundaries import Absorbing
 from .boxes import Box
 from .density import CONSTANT, VARIABLE
+from .judging import Snapshots
 from .lattice import Lattice
 from .materials import Rock
 from .runs import Run
 from .scheme import Scheme
-from .shots import Loop, Memory, each
+from .shots import Loop, Memory, each, in_turn
 from .stepping import State
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
@@ -79,8 +81,9 @@ class AcousticWave(ForwardOperator):
         aperture: How far beyond its sources and receivers a shot propagates along the horizontal axes, m (one number, or one for each):
             each then runs in a window of its own, with its own layers; by default in the whole grid.
 
-    A velocity above the limit, a density that is not positive, a wavefield that is not finite and snapshots too far apart are refused in
-    eager mode; inside tf.function, where values are not at hand, they are not looked at.
+    A velocity above the limit, a density that is not positive or jumps too far for the time step and a wavefield that is not finite are
+    refused in eager mode; inside tf.function, where values are not at hand, they are not looked at. Snapshots too far apart for a
+    cotangent are refused there too, when it runs; under XLA, which cannot raise, its gradient is NaN.
 
     Attributes:
         placement: Where every shot propagates; that of a subset is part of the whole's, so that nothing is compiled anew. (What
@@ -121,6 +124,8 @@ class AcousticWave(ForwardOperator):
         object.__setattr__(self, "dtype", tf.as_dtype(checks.choice("dtype", self.dtype, (tf.float32, tf.float64))))
         if not isinstance(self.differentiation, Strategy):
             raise checks.invalid("differentiation", self.differentiation, "a strategy, such as StoreAll() or Every(4)")
+        if not isinstance(self.boundary, Absorbing):
+            raise checks.invalid("boundary", self.boundary, "an Absorbing(...)")
         if "velocity" not in self.parameters or not set(self.parameters) <= set(PARAMETERS):
             raise checks.invalid("parameters", tuple(self.parameters), f"velocity, and others of {', '.join(PARAMETERS)}")
         lowest, highest = checks.positive("velocity_limits", checks.shape("velocity_limits", self.velocity_limits, (2,)))
@@ -142,9 +147,11 @@ class AcousticWave(ForwardOperator):
             raise checks.invalid("differentiation", self.differentiation, expected, "Such data are not low-passed. Or sample as finely as the steps.")
         _ = self.lattice  # refuses a grid too small for its layers
         self._warn()
-        self._check_sampling("wavelet", self.wavelet, self.wavelet)
+        self.snapshots.check("wavelet", self.wavelet, self.wavelet)
 
     def _wavelets(self) -> np.ndarray:
+        if np.iscomplexobj(self.wavelet):
+            raise checks.invalid("wavelet", "of complex numbers", "real")
         given = checks.finite("wavelet", self.wavelet)
         if given.ndim == 0 or not given.size:
             raise checks.invalid("wavelet", f"of shape {given.shape}", "of shape [time] or [shot, source, time], of one sample or more")
@@ -190,7 +197,19 @@ class AcousticWave(ForwardOperator):
     @functools.cached_property
     def substeps(self) -> int:
         """Internal steps to a sample of the data."""
-        return limits.substeps(self.dt, self.time_step, self.spacing, self.velocity_limits[1], self.order)
+        highest = self.velocity_limits[1]
+        largest = limits.stable_step(self.spacing, highest, self.order)
+        setting = f"order {self.order}, velocities up to {highest:g} m/s, cells of {', '.join(f'{each:g}' for each in self.spacing)} m"
+        if self.density is not None and (shorter := self._stable_step(highest, self.density, largest)) < largest:
+            largest, setting = shorter, f"{setting}, and jumps of density"
+        return limits.substeps(self.dt, self.time_step, largest, setting)
+
+    def _stable_step(self, velocity: Any, density: np.ndarray, wanted: float) -> float:
+        """The largest stable time step, s, or one at least as long as is wanted."""
+        settings = (self.layers, self.spacing, self.order)
+        enough = limits.LARGEST / wanted**2
+        steepest = limits.steepest(velocity, density, *settings, mirrored=self.boundary.free_surface, enough=enough)
+        return wanted if steepest <= enough else math.sqrt(limits.LARGEST / steepest)
 
     @property
     def internal_step(self) -> float:
@@ -200,14 +219,18 @@ class AcousticWave(ForwardOperator):
     @functools.cached_property
     def _loop(self) -> Loop:
         steps = resampling.fine_length(self.wavelet.shape[-1], self.substeps)
-        whole = self.lattice.haloed.size + 2 * sum(strip.memory.size for strip in self.lattice.strips) + self.lattice.haloed.size
-        plan = self.differentiation.plan(steps, whole / self.lattice.whole.size, whole * self.dtype.size)
-        # Segments end where a round of the loop does (three steps without snapshots, and with one every step).
-        if plan.segment < steps:
-            plan = plan._replace(segment=-(-plan.segment // 3) * 3)
-        sources, receivers = self.placement.sources, self.placement.receivers
-        physics = VARIABLE if "density" in self.parameters or self.density is not None else CONSTANT
-        return Loop(Scheme(self.lattice, physics), steps, plan, sources.box, receivers.box)
+        scheme = Scheme(self.lattice, VARIABLE if "density" in self.parameters or self.density is not None else CONSTANT)
+        state, images = scheme.state_size, sum(box.size for box in scheme.images)
+        # In rounds of the loop, with which segments end: three steps, where every step is kept.
+        rounds = -(-steps // 3)
+        plan = self.differentiation.plan(rounds, state / (3 * images), state * self.dtype.size)
+        plan = plan._replace(segment=steps if plan.segment >= rounds else 3 * plan.segment)
+        return Loop(scheme, steps, plan, self.placement.sources.box, self.placement.receivers.box)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Those of the differentiation."""
+        return Snapshots(self.differentiation, self.dt, self.internal_step)
 
     @property
     def model_spec(self) -> Nest:
@@ -236,19 +259,17 @@ class AcousticWave(ForwardOperator):
     def forward(self, model: Nest) -> tf.Tensor:
         run = self._run(model)
         data, ends = zip(*each(lambda number: self._loop.forward(run.medium(number), run.shot(number)), run.count), strict=True)
-        self._check_finite(run, dict(enumerate(ends)))
+        _check_finite(self._loop, run, dict(enumerate(ends)))
         return run.sampled(tf.stack(data))
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
         self._check_start(run)
         data, ends, records = zip(*each(lambda number: self._loop.record(run.medium(number), run.shot(number)), run.count), strict=True)
-        self._check_finite(run, dict(enumerate(ends)))
+        _check_finite(self._loop, run, dict(enumerate(ends)))
 
         def pullback(cotangent: tf.Tensor) -> Nest:
-            if tf.executing_eagerly():
-                self._check_sampling("cotangent", run.wavelet.numpy(), cotangent.numpy())
-            residual = run.unsampled(cotangent)
+            residual = run.unsampled(self.snapshots.guarded("cotangent", run.wavelet, cotangent))
             gradients = each(lambda n: self._loop.adjoint(run.medium(n), run.shot(n), copy.copy(records[n]), residual[n]), run.count)
             return {name: run.collected(name, gradients) for name in self.parameters}
 
@@ -259,35 +280,35 @@ class AcousticWave(ForwardOperator):
 
         return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
 
-    def shot_gradients(self, model: Nest, cotangent: Callable[[int, tf.Tensor], tf.Tensor]) -> list[ShotGradient]:
-        """The gradient of every shot in its window, each shot run forward and back before its core takes the next one.
+    def shot_gradients(self, model: Nest, cotangent: Callable[[int, tf.Tensor], tf.Tensor]) -> Iterator[ShotGradient]:
+        """The gradient of every shot in its window, shot by shot in their order, each run forward and back before its core takes the next one.
 
-        What the forward runs keep is there for the shots that run, not for all of them; the values of a window are for who adds them up.
+        What the forward runs keep is there for the shots that run, not for all of them, and so are data and values of windows until they
+        are taken from the iterator: add them up as they come.
 
         Args:
             model: Structured as `model_spec`.
             cotangent: (shot, its data [receiver, time]) to the cotangent of these data, such as the residual; called from several threads.
 
         Raises:
-            ValueError: With `Every`, snapshots too far apart for the band of a cotangent.
+            ValueError: A cotangent of other shape or dtype; with `Every`, snapshots too far apart for its band.
         """
         run = self._run(model)
         self._check_start(run)
+        spec = tf.TensorSpec(self.data_spec.shape[1:], self.dtype)
 
         def one(number: int) -> ShotGradient:
-            medium, shot = run.medium(number), run.shot(number)
+            medium, shot, name = run.medium(number), run.shot(number), f"cotangent of shot {self.placement.numbers[number]}"
             fine, end, record = self._loop.record(medium, shot)
-            self._check_finite(run, {number: end})
+            _check_finite(self._loop, run, {number: end})
             data = run.sampled(fine[tf.newaxis])[0]
-            adjoint_source = cotangent(number, data)
-            if tf.executing_eagerly():
-                self._check_sampling(f"cotangent of shot {self.placement.numbers[number]}", run.wavelet[number].numpy(), adjoint_source.numpy())
+            adjoint_source = self.snapshots.guarded(name, run.wavelet[number], conform(name, cotangent(number, data), spec))
             residual = run.unsampled(adjoint_source[tf.newaxis])[0]
             gradient = run.alone(number, self._loop.adjoint(medium, shot, record, residual))
             window = self.placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
             return ShotGradient(window, {name: part for name, part in gradient._asdict().items() if name in self.parameters}, data)
 
-        return each(one, run.count)
+        return in_turn(one, run.count)
 
     def memory_estimate(self, shots: int | None = None) -> Memory:
         """What a gradient takes above what the process holds before, bytes; nothing is computed.
@@ -296,6 +317,8 @@ class AcousticWave(ForwardOperator):
             shots: That run at a time, as in `shot_gradients`, which lets each go: as many as there are cores. By default all of them
                 are held, as `linearize` does.
         """
+        if shots is not None and (shots != int(shots) or shots < 1):
+            raise checks.invalid("shots", shots, "a whole number, 1 or more")
         return self._loop.memory(self.acquisition.shots if shots is None else shots, self.dtype.size, held=shots is None)
 
     def illumination(self, model: Nest) -> tf.Tensor:
@@ -319,44 +342,41 @@ class AcousticWave(ForwardOperator):
         if tf.executing_eagerly():
             _check_velocity(rock.velocity.numpy(), *self.velocity_limits)
             if rock.density is not None:
-                checks.positive("density", rock.density.numpy())
+                self._check_density(rock.velocity.numpy(), rock.density.numpy())
         settings = (self.internal_step, self.velocity_limits[1], self.frequency, self.boundary.reflection)
         nodes = np.arange(self.order // 2 + 1)
         aside = 0.0 if self._loop.scheme.physics.fluxes else float(stencils.root(self.order) @ (nodes * (nodes - 1) / 2))  # of the root's centre
         profiles = [strip.profiles(self.spacing[strip.axis], *settings, aside) for strip in self.lattice.strips]
         return Run(self._loop.scheme, self.internal_step, self.substeps, self.placement, profiles, rock, wavelet, model.get("initial"))
 
-    def _check_sampling(self, name: str, source: np.ndarray, residual: np.ndarray) -> None:
-        """Refuse snapshots too far apart for the bands of the two wavefields (see `wavelets.band`)."""
-        plan, step = self.differentiation.plan(1, 1.0, 1), self.internal_step
-        if plan.every == 1:
-            return
-        source_top = wavelets.imaged_band(source, self.dt, level=plan.level)[1]
-        residual_top = wavelets.band(residual, self.dt, level=plan.level)[1]
-        largest = limits.snapshot_interval(source_top, residual_top, step)
-        if plan.every <= largest:
-            return
-        given = f"{self.differentiation} of {step:.3g} s for frequencies up to {source_top:.3g} Hz (source) and {residual_top:.3g} Hz ({name})"
-        raise checks.invalid("differentiation", given, f"Every({largest}) or finer", "Or filter the data, or take StoreAll().")
-
     def _check_start(self, run: Run) -> None:
         """Refuse snapshots too far apart for the wavelet of a model, or where they cannot be judged."""
-        if self.differentiation.plan(1, 1.0, 1).every == 1 or not tf.executing_eagerly():
+        if self.snapshots.every == 1 or not tf.executing_eagerly():
             return
-        self._check_sampling("wavelet", run.wavelet.numpy(), run.wavelet.numpy())
+        self.snapshots.check("wavelet", run.wavelet.numpy(), run.wavelet.numpy())
         if run.initial is not None and tf.reduce_any(run.initial != 0):
             expected = "StoreAll() or Checkpointed(n) with an initial field other than zero"
             raise checks.invalid("differentiation", self.differentiation, expected, "The frequencies that come of it are not known.")
 
-    def _check_finite(self, run: Run, ends: Mapping[int, State]) -> None:
-        """Refuse wavefields, by their shots, that are not finite at the end."""
-        if not tf.executing_eagerly():
-            return
-        for shot, end in ends.items():
-            if not tf.reduce_all(tf.math.is_finite(end.old.field)):
-                step = self._loop.failure(run.medium(shot), run.shot(shot))
-                given = f"not finite in shot {self.placement.numbers[shot]} by step {step} ({step * self.internal_step:.4g} s)"
-                raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
+    def _check_density(self, velocity: np.ndarray, density: np.ndarray) -> None:
+        """Refuse what is not positive and, where it is part of the model, jumps that the time step was not made for."""
+        checks.positive("density", density)
+        if "density" in self.parameters and (stable := self._stable_step(velocity, density, self.internal_step)) < self.internal_step:
+            given = f"with jumps that make steps of {self.internal_step:.4g} s unstable"
+            expected = f"smoother, or stepped by {stable:.4g} s at most"
+            advice = f"Give time_step = {self.dt / math.ceil(self.dt / stable):.4g}."
+            raise checks.invalid("density", given, expected, advice)
+
+
+def _check_finite(loop: Loop, run: Run, ends: Mapping[int, State]) -> None:
+    """Refuse wavefields, by their shots, that are not finite at the end."""
+    if not tf.executing_eagerly():
+        return
+    for shot, end in ends.items():
+        if not tf.reduce_all(tf.math.is_finite(end.old.field)):
+            step = loop.failure(run.medium(shot), run.shot(shot))
+            given = f"not finite in shot {run.numbers[shot]} by step {step} ({step * run.time_step:.4g} s)"
+            raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
 
 
 def _check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:

@@ -114,9 +114,10 @@ class Placement:
 
 def _windows(grid: Grid, survey: Acquisition, aperture: Sequence[float] | float) -> tuple[Box, ...]:
     """Windows as large as the largest that any shot needs, moved inside the grid; over all of its depth."""
-    margins = checks.finite("aperture", np.broadcast_to(aperture, grid.ndim - 1))
-    if margins.min() < 0:
-        raise checks.invalid("aperture", aperture, "0 m or more along each horizontal axis")
+    margins = checks.finite("aperture", aperture)
+    if margins.shape not in ((), (grid.ndim - 1,)) or margins.min() < 0:
+        raise checks.invalid("aperture", aperture, "0 m or more, one number or one for each horizontal axis")
+    margins = np.broadcast_to(margins, grid.ndim - 1)
     starts, shape = [np.zeros(survey.shots, int)], [grid.shape[0]]
     for axis, margin in enumerate(margins, start=1):
         points = np.concatenate([survey.sources[..., axis], survey.receivers[..., axis]], axis=1)

@@ -64,11 +64,11 @@ class Run:
         self, scheme: Scheme, time_step: float, substeps: int, placement: Placement, profiles: Sequence[Sequence[np.ndarray]],
         rock: Rock, wavelet: tf.Tensor, initial: tf.Tensor | None,
     ) -> None:  # fmt: skip
-        self._scheme, self._time_step, self._substeps, self._place = scheme, time_step, substeps, placement
+        self._scheme, self.time_step, self._substeps, self._place = scheme, time_step, substeps, placement
         self._rock, self._samples, self._whole = rock, wavelet.shape[-1], Box((0,) * len(rock.velocity.shape), tuple(rock.velocity.shape))
         self._profiles = [[tf.constant(part, wavelet.dtype) for part in strip] for strip in profiles]
         self._rest = scheme.rest(wavelet.dtype)
-        self.wavelet, self.initial = wavelet, initial
+        self.wavelet, self.initial, self.numbers = wavelet, initial, placement.numbers
         self._shared = self._made(0) if len(set(placement.windows)) == 1 else None
         self.count, self.shot = len(placement.windows), self._shots(wavelet, initial)
 
@@ -81,7 +81,7 @@ class Run:
         return self._shared or self._made(number)
 
     def _made(self, number: int) -> Medium:
-        return Medium(material(self._rock_of(number), self._lattice.widths, self._time_step), self._profiles)
+        return Medium(material(self._rock_of(number), self._lattice.widths, self.time_step), self._profiles)
 
     def _rock_of(self, number: int) -> Rock:
         return _cut_rock(self._rock, self._whole, self._place.windows[number])
@@ -92,7 +92,7 @@ class Run:
         change, widths = Rock(tangent["velocity"], density), self._lattice.widths
 
         def changed(number: int) -> Material:
-            return pushed(self._rock_of(number), _cut_rock(change, self._whole, self._place.windows[number]), widths, self._time_step)
+            return pushed(self._rock_of(number), _cut_rock(change, self._whole, self._place.windows[number]), widths, self.time_step)
 
         still = tf.zeros([self.count, self._place.sources.count, self._samples], self._rock.velocity.dtype)
         return Change(changed, self._shots(tangent.get("wavelet", still), tangent.get("initial")))
@@ -131,12 +131,12 @@ class Run:
         for window, number in {window: number for number, window in enumerate(self._place.windows)}.items():
             own = [gradient.material for gradient, place in zip(gradients, self._place.windows, strict=True) if place == window]
             total = tf.nest.map_structure(lambda *parts: tf.add_n(parts), *own)
-            found[window] = pulled(self._rock_of(number), total, self._lattice.widths, self._time_step)
+            found[window] = pulled(self._rock_of(number), total, self._lattice.widths, self.time_step)
         return found
 
     def alone(self, number: int, gradient: Gradient) -> Rock:
         """The gradient with respect to velocity and density of one shot, in its window."""
-        return pulled(self._rock_of(number), gradient.material, self._lattice.widths, self._time_step)
+        return pulled(self._rock_of(number), gradient.material, self._lattice.widths, self.time_step)
 
     def illuminated(self, fields: Sequence[tf.Tensor]) -> tf.Tensor:
         """The sum over shots of the squares of d2p/dt2 / v^2, from those of the rates on their lattices: on the grid, without the layers."""

@@ -55,6 +55,17 @@ class Scheme:
 
         return traced(one)
 
+    @property
+    def slot_size(self) -> int:
+        """Numbers in one slot."""
+        fluxes = sum(self.lattice.haloed_faces(axis).size for axis in range(len(self.images) - 1))
+        return self.lattice.haloed.size + 2 * sum(strip.memory.size for strip in self.lattice.strips) + fluxes
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in a state."""
+        return self.slot_size + self.lattice.haloed.size
+
     # ---------------------------------------------------------------------------------------------------------- images
 
     @property

@@ -2,9 +2,11 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar, final
 
 import tensorflow as tf
@@ -42,6 +44,23 @@ def each(function: Callable[[int], Result], count: int) -> list[Result]:
         return [function(shot) for shot in range(count)]
     with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(function, range(count)))
+
+
+def in_turn(function: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """The same one by one, each when it is asked for: ahead of that, as many are computed as there are cores."""
+    if not tf.executing_eagerly() or count == 1:
+        yield from map(function, range(count))
+        return
+    with ThreadPoolExecutor(cores()) as pool:
+        try:
+            rest = iter(range(count))
+            ahead = deque(pool.submit(function, shot) for shot in islice(rest, cores()))
+            while ahead:
+                found = ahead.popleft().result()
+                ahead.extend(pool.submit(function, shot) for shot in islice(rest, 1))
+                yield found
+        finally:  # where one failed, or nobody asks for more
+            pool.shutdown(cancel_futures=True)
 
 
 class Medium(NamedTuple):
@@ -184,18 +203,15 @@ class Loop:
 
     def memory(self, shots: int, itemsize: int, *, held: bool) -> Memory:
         """What the gradient of so many shots takes, bytes; where records are held they stay until all shots went back."""
-        lattice, images = self.scheme.lattice, self.scheme.images
-        program, running = self.program(self.keeping), min(shots, cores())
-        fields = lattice.haloed.size + 2 * sum(strip.memory.size for strip in lattice.strips)
-        slot = fields + sum(lattice.haloed_faces(axis).size for axis in range(len(images) - 1))
-        fields_of_rock = sum(box.size for box in images)
+        program, running, slot = self.program(self.keeping), min(shots, cores()), self.scheme.slot_size
+        fields_of_rock = sum(box.size for box in self.scheme.images)
         rings = (2 if self.plan.boundary else 1) * running * (program.ring * slot + 2 * fields_of_rock)
         rings += 2 * slot + running * fields_of_rock  # a state at rest, and the rock
         if self.segments == 1:
             return Memory(itemsize * shots * program.kept_size, itemsize * rings, 2 * COMPILING)
         kept = min(self.plan.checkpoints, self.segments)
         # Those of the way forward, and where they stay those of the way back beside them.
-        states = 2 * slot * (shots * kept + (running * (kept - 1) if held else 0))
+        states = self.scheme.state_size * (shots * kept + (running * (kept - 1) if held else 0))
         return Memory(itemsize * states, itemsize * (rings + running * program.kept_size), 3 * COMPILING)
 
     def _run(self, medium: Medium, shot: Shot, state: State, segments: range, keeping: Keeping) -> tuple[tf.Tensor, State, Any]:

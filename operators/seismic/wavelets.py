@@ -209,9 +209,7 @@ def band(signal: Any, dt: float, *, level: float = 5e-4) -> tuple[float, float]:
     n, largest = signal.shape[-1], np.abs(signal).max(initial=0)
     if largest == 0:
         return 0.0, 0.0
-    fade = max(1, n // 20)
-    fading = np.r_[np.ones(n - fade), np.cos(np.pi / 2 * np.arange(1, fade + 1) / (fade + 1)) ** 2]
-    faded = signal * (fading / largest).astype(dtype)  # squares of single-precision pressures would underflow
+    faded = signal * (fading(n) / largest).astype(dtype)  # squares of single-precision pressures would underflow
     length = scipy.fft.next_fast_len(n, real=True)
     spectra = scipy.fft.rfft(faded, length).reshape(-1, length // 2 + 1)
     power = sum(np.einsum("tf,tf->f", part, part, dtype=np.float64) for part in (spectra.real, spectra.imag))
@@ -220,6 +218,12 @@ def band(signal: Any, dt: float, *, level: float = 5e-4) -> tuple[float, float]:
     frequencies = scipy.fft.rfftfreq(length, dt)
     highest = power.size - 1 - np.searchsorted(np.cumsum(power[::-1]), allowed, side="right")
     return float(frequencies[np.searchsorted(np.cumsum(power), allowed, side="right")]), float(frequencies[highest])
+
+
+def fading(n: int) -> np.ndarray:
+    """[n] ones that go to zero over the last 5 %."""
+    fade = max(1, n // 20)
+    return np.r_[np.ones(n - fade), np.cos(np.pi / 2 * np.arange(1, fade + 1) / (fade + 1)) ** 2]
 
 
 def imaged_band(signal: Any, dt: float, *, level: float = 5e-4) -> tuple[float, float]:

@@ -14,6 +14,7 @@ Nothing here needs TensorFlow.
 
 import abc
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
@@ -110,13 +111,17 @@ class Checkpointed(Strategy):
         return f"Checkpointed(states={self.states})" if self.memory is None else f"Checkpointed(memory={self.memory:g})"
 
     def plan(self, steps: int, state: float, size: int) -> Plan:
-        if self.memory is not None and steps / state * size <= self.memory:
+        if self.states is not None:
+            # A segment's inner states take about the memory that the checkpoints take.
+            return Plan(1, min(steps, max(1, round(self.states * state))), self.states)
+        memory, inner = float(self.memory or 0), size / state
+        if steps * inner <= memory:
             return Plan(1, steps, 1)
-        states = self.states or int(self.memory / (2 * size))  # type: ignore[operator]
-        if not states:
-            raise checks.invalid("memory", f"{self.memory:.4g} bytes", f"at least {2 * size} bytes", "That is two states of this loop.")
-        # A segment's inner states take about the memory that the checkpoints take.
-        return Plan(1, min(steps, max(1, round(states * state))), states)
+        if memory < size + inner:
+            least = f"at least {math.ceil(size + inner)} bytes"
+            raise checks.invalid("memory", f"{memory:.4g} bytes", least, "That is one state of this loop, and what the shortest segment keeps.")
+        states = max(1, int(min(memory / (2 * size), (memory - inner) / size)))
+        return Plan(1, int((memory - states * size) / inner), states)
 
 
 @final

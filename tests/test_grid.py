@@ -1,0 +1,53 @@
+"""Grids from arrays that xarray has turned, cut and moved: the attributes stay as they were."""
+
+import numpy as np
+import pytest
+
+from geoinv.datasets import netcdf
+from geoinv.operators import Grid
+
+EDGES = (np.cumsum([0.0, 40.0, 20.0, 10.0, 10.0, 20.0]), 500.0 + np.cumsum([0.0, 30.0, 15.0, 15.0, 15.0, 15.0, 30.0]))
+PADDING = ((2, 0), (1, 1))
+
+
+@pytest.fixture
+def array(tmp_path):
+    netcdf.write(tmp_path / "model.nc", Grid(EDGES, PADDING).to_xarray(np.arange(30.0).reshape(5, 6), name="model"))
+    return netcdf.read(tmp_path / "model.nc")["model"]
+
+
+def test_an_array_gives_its_grid_back(array):
+    grid = Grid.from_xarray(array)
+    assert grid.padding == PADDING
+    for found, edges in zip(grid.edges, EDGES, strict=True):
+        np.testing.assert_array_equal(found, edges)
+
+
+def test_of_a_part_the_edges_and_padding_are_those_of_its_cells(array):
+    grid = Grid.from_xarray(array.isel(upward=slice(1, None), easting=slice(0, 4)))
+    np.testing.assert_array_equal(grid.edges[0], EDGES[0][1:])
+    np.testing.assert_array_equal(grid.edges[1], EDGES[1][:5])
+    assert grid.padding == ((1, 0), (1, 0))
+    one = Grid.from_xarray(array.isel(upward=[2], easting=slice(1, 5)))
+    np.testing.assert_array_equal(one.edges[0], EDGES[0][2:4])
+
+
+def test_moved_even_cells_stand_where_their_coordinates_say(array):
+    even = array.isel(easting=slice(1, 5))
+    grid = Grid.from_xarray(even.assign_coords(easting=even.easting + 1000.0))
+    np.testing.assert_allclose(grid.edges[1], EDGES[1][1:6] + 1000.0, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda array: array.isel(upward=slice(None, None, -1)), "'upward' .*strictly increasing. Sort it: data.sortby"),
+        (lambda array: array.sortby("easting", ascending=False), "'easting' .*strictly increasing"),
+        (lambda array: array.assign_coords(easting=array.easting + 1.0), "'easting' with uneven spacing: .*'edges'"),
+        (lambda array: array.isel(easting=[0, 2, 3]), "'easting' with uneven spacing"),
+        (lambda array: array.isel(upward=[0]).assign_coords(upward=[7.0]), "'upward' with one cell"),
+    ],
+)
+def test_coordinates_that_edges_do_not_fit_are_refused(array, change, message):
+    with pytest.raises(ValueError, match=message):
+        Grid.from_xarray(change(array))
