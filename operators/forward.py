@@ -7,7 +7,7 @@ project, ``<a, b> = Re sum(conj(a) b)`` over the ravelled leaves, and `Lineariza
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -61,10 +61,10 @@ class Linearization:
 
     model_spec: Nest
     data_spec: Nest
-    data: Nest
-    pushforward: Callable[[Nest], Nest]
-    pullback: Callable[[Nest], Nest]
-    curvature: Callable[[Nest, Nest], Nest] | None = None
+    data: Nest = field(repr=False)
+    pushforward: Callable[[Nest], Nest] = field(repr=False)
+    pullback: Callable[[Nest], Nest] = field(repr=False)
+    curvature: Callable[[Nest, Nest], Nest] | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:

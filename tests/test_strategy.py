@@ -100,7 +100,7 @@ def test_checkpoints_within_a_budget() -> None:
     assert Checkpointed(memory=30.0).plan(100, 0.5, 8) == (1, 1, 1, False, 0.0), "a step of two states, beside one: not two"
     assert Checkpointed(memory=48.0).plan(100, 5.0, 8) == (1, 15, 3, False, 0.0)
     assert Checkpointed(memory=160.0).plan(100, 5.0, 8) == StoreAll().plan(100, 5.0, 8), "100 steps of a fifth of a state of 8 bytes"
-    with pytest.raises(ValueError, match="'memory' 9 bytes: must be at least 10 bytes.*one state of this loop, and what the shortest segment keeps"):
+    with pytest.raises(ValueError, match=r"'memory' 9 bytes: must be at least 10 bytes.*one state of this loop, and what the shortest segment keeps"):
         Checkpointed(memory=9.0).plan(100, 5.0, 8)
     for given in ({}, {"states": 2, "memory": 1e6}):
         with pytest.raises(ValueError, match=r"'checkpoints' with.*: must be given by one of the two"):
