@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from geoinv.operators.forward import Linearization
-from geoinv.operators.sensitivity import Estimate, Posterior, diagonal, gauss_newton_diagonal, linearization, svd, trace
+from geoinv.operators.sensitivity import Estimate, Posterior, condition, diagonal, gauss_newton_diagonal, linearization, svd, trace
 
 DATA, MODEL = 50, 40
 RANDOM = np.random.default_rng(0)
@@ -96,6 +96,28 @@ def test_singular_values_and_vectors(at: Linearization) -> None:
     assert np.linalg.norm(white - rough.u * rough.s @ rough.v.T, 2) <= rough.error
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_condition(transposed: bool) -> None:
+    matrix = JACOBIAN.T if transposed else JACOBIAN
+    at = linearization(lambda m: tf.linalg.matvec(matrix, m), tf.zeros(matrix.shape[1], tf.float64))
+    scale, uncertainty = RANDOM.uniform(0.5, 2.0, matrix.shape[1]), RANDOM.uniform(0.5, 2.0, matrix.shape[0])
+    values = np.linalg.svd(matrix * scale / uncertainty[:, np.newaxis], compute_uv=False)
+    exact = condition(at, scale=scale, uncertainty=uncertainty)
+    np.testing.assert_allclose([exact.largest, exact.smallest], values[[0, -1]], rtol=1e-9)
+    assert exact.number == pytest.approx(values[0] / values[-1], rel=1e-9)
+    some = condition(at, scale=scale, uncertainty=uncertainty, steps=8)
+    for found, error, true in zip(some[:2], some.errors, values[[0, -1]], strict=True):
+        assert np.abs(values - found).min() <= error + 1e-12, "an error bar holds a singular value"
+        assert np.sign(found - true) == (-1 if true == values[0] else 1), "and none lies beyond the largest and the smallest"
+    assert some.largest == pytest.approx(values[0], rel=1e-2)
+
+
+def test_condition_of_a_singular_matrix() -> None:
+    at = linearization(lambda m: tf.stack([m[0] + m[1], m[0] + m[1], m[2]]), tf.zeros(3, tf.float64))
+    found = condition(at)
+    assert found.smallest == pytest.approx(0.0, abs=1e-12) and found.largest == pytest.approx(2.0) and found.number > 1e12
+
+
 @pytest.fixture(scope="module")
 def posterior(at: Linearization) -> tuple[Posterior, np.ndarray, np.ndarray]:
     rough = np.diff(np.eye(MODEL), axis=0)
@@ -122,6 +144,7 @@ def test_resolution_and_covariance(posterior: tuple[Posterior, np.ndarray, np.nd
         (lambda at: diagonal(lambda v: v, 9, products=5), "'products' 5: must be a whole number, 6 or more"),
         (lambda at: trace(lambda v: v, 9, method="best"), "'method' 'best'"),  # type: ignore[arg-type]
         (lambda at: svd(at, 41), "'rank' 41: must be a whole number from 1 to 40"),
+        (lambda at: condition(at, steps=0), "'steps' 0: must be a whole number, 1 or more"),
         (lambda at: svd(at, 3, scale=-np.ones(MODEL)), "'scale'"),
         (lambda at: gauss_newton_diagonal(at, np.ones(3)), r"'weights' of shape \(3,\): must be of shape \(50,\)"),
         (lambda at: Posterior(at, np.ones(3), lambda v: v), "'weights' of shape"),

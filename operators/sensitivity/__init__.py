@@ -21,6 +21,7 @@ _HOMES = {
     "trace": "estimates",
     "gauss_newton_diagonal": "estimates",
     "svd": "spectrum",
+    "condition": "spectrum",
     "Posterior": "resolution",
 }
 __all__ = ["Boundary", "Checkpointed", "Every", "StoreAll", "Strategy", *_HOMES]

@@ -4,6 +4,9 @@ Randomised (Halko, Martinsson & Tropp, SIAM Review 53, 2011, algorithms 4.4 and 
 an orthonormal basis Q of it, and the exact decomposition of the small matrix :math:`Q^* A`. A is the whitened Jacobian,
 :math:`C_d^{-1/2} J C_m^{1/2}`: data in units of their uncertainty, unknowns in those of what they are expected to vary by. Its singular
 values are signal-to-noise ratios: directions above 1 are known from the data, those below from what was assumed.
+
+The condition, the largest over the smallest, is read off the bidiagonal matrix B of Golub & Kahan (SIAM J. Numer. Anal. 2, 1965): after
+k steps :math:`A V_k = U_k B_k`, and a singular value theta of B with the left vector p is one of A to :math:`\beta_k |p_k|`.
 """
 
 from typing import NamedTuple
@@ -12,6 +15,7 @@ import numpy as np
 
 from .. import checks
 from ..forward import Linearization, Nest, conform, ravel, unravel
+from .estimates import Product
 from .progress import tracked
 
 #: Random vectors that the error is estimated with: the bound holds but for one time in 10^6.
@@ -54,17 +58,13 @@ def svd(
     small = min(at.shape)
     if rank != int(rank) or not 1 <= rank <= small:
         raise checks.invalid("rank", rank, f"a whole number from 1 to {small}")
-    count = min(small, rank + extra)
-    data, model = (
-        np.ones(size) if given is None else checks.positive(name, ravel(conform(name, given, spec)))
-        for name, given, spec, size in (("uncertainty", uncertainty, at.data_spec, at.shape[0]), ("scale", scale, at.model_spec, at.shape[1]))
-    )
+    count, (push, pull) = min(small, rank + extra), _whitened(at, uncertainty, scale)
 
     def forward(vectors: np.ndarray) -> np.ndarray:
-        return np.stack([ravel(at.jvp(unravel(model * v, at.model_spec))) / data for v in tracked(vectors.T, "forward products")], axis=1)
+        return np.stack([push(v) for v in tracked(vectors.T, "forward products")], axis=1)
 
     def back(vectors: np.ndarray) -> np.ndarray:
-        return np.stack([model * ravel(at.vjp(unravel(w / data, at.data_spec))) for w in tracked(vectors.T, "reverse products")], axis=1)
+        return np.stack([pull(w) for w in tracked(vectors.T, "reverse products")], axis=1)
 
     random = np.random.default_rng(seed)
     basis = np.linalg.qr(forward(random.standard_normal((at.shape[1], count))))[0]
@@ -75,3 +75,87 @@ def svd(
     beyond = np.linalg.norm(trial - basis @ (basis.T @ trial), axis=0).max()
     kept = values[rank] if rank < count else 0.0
     return Decomposition((basis @ left)[:, :rank], values[:rank], right[:rank].T, float(kept + 10 * np.sqrt(2 / np.pi) * beyond))
+
+
+class Condition(NamedTuple):
+    """Of a matrix.
+
+    Args:
+        largest, smallest: Singular values; the true ones are at least, and at most, these.
+        errors: How far off either may be.
+    """
+
+    largest: float
+    smallest: float
+    errors: tuple[float, float]
+
+    @property
+    def number(self) -> float:
+        """The largest over the smallest: at least as large in truth."""
+        return self.largest / self.smallest if self.smallest else np.inf
+
+
+def condition(at: Linearization, *, uncertainty: Nest | None = None, scale: Nest | None = None, steps: int = 60, seed: int = 0) -> Condition:
+    """The condition of the whitened Jacobian, as far as some products tell; exactly with as many steps as the smaller of its sides.
+
+    Args:
+        at: The linearization.
+        uncertainty, scale: As of `svd`.
+        steps: Of the bidiagonalisation: a forward and a reverse product each. The largest value is found in a few, the smallest late.
+        seed: Of the vector it begins with.
+    """
+    if steps != int(steps) or steps < 1:
+        raise checks.invalid("steps", steps, "a whole number, 1 or more")
+    push, pull = _whitened(at, uncertainty, scale)
+    tall, count = at.shape[0] >= at.shape[1], min(int(steps), *at.shape)
+    ahead, back = (push, pull) if tall else (pull, push)  # A of full column rank, where J has full rank
+    v = np.random.default_rng(seed).standard_normal(min(at.shape))
+    right, left, beta = [v / np.linalg.norm(v)], [], 0.0
+    alphas: list[float] = []
+    betas: list[float] = []
+    for _ in tracked(range(count), "bidiagonalisation"):
+        u = _orthogonal(ahead(right[-1]), left)
+        alphas.append(float(np.linalg.norm(u)))
+        if alphas[-1] <= 1e-14 * max(alphas):  # a direction that A does not see
+            return Condition(_largest(alphas, betas), 0.0, (0.0, 0.0))
+        left.append(u / alphas[-1])
+        v = _orthogonal(back(left[-1]), right)
+        beta = float(np.linalg.norm(v))
+        if beta <= 1e-14 * max(alphas):  # all that there is to find from this start
+            beta = 0.0
+            break
+        betas.append(beta)
+        right.append(v / beta)
+    values, vectors = _bidiagonal(alphas, betas)
+    errors = beta * np.abs(vectors[-1])
+    return Condition(float(values[0]), float(values[-1]), (float(errors[0]), float(errors[-1])))
+
+
+def _bidiagonal(alphas: list[float], betas: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values of the upper bidiagonal matrix, largest first, and its left vectors."""
+    left, values, _ = np.linalg.svd(np.diag(alphas) + np.diag(betas[: len(alphas) - 1], 1))
+    return values, left
+
+
+def _largest(alphas: list[float], betas: list[float]) -> float:
+    return float(_bidiagonal(alphas, betas)[0][0])
+
+
+def _orthogonal(vector: np.ndarray, basis: list[np.ndarray]) -> np.ndarray:
+    """What of a vector is orthogonal to a basis; twice is enough (Kahan and Parlett)."""
+    for _ in range(2 if basis else 0):
+        known = np.stack(basis)
+        vector = vector - known.T @ (known @ vector)
+    return vector
+
+
+def _whitened(at: Linearization, uncertainty: Nest | None, scale: Nest | None) -> tuple[Product, Product]:
+    """Products with the whitened Jacobian, and with its transpose."""
+    data, model = (
+        np.ones(size) if given is None else checks.positive(name, ravel(conform(name, given, spec)))
+        for name, given, spec, size in (("uncertainty", uncertainty, at.data_spec, at.shape[0]), ("scale", scale, at.model_spec, at.shape[1]))
+    )
+    return (
+        lambda v: np.asarray(ravel(at.jvp(unravel(model * v, at.model_spec))) / data, np.float64),
+        lambda w: np.asarray(model * ravel(at.vjp(unravel(w / data, at.data_spec))), np.float64),
+    )
