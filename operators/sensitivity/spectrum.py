@@ -110,7 +110,9 @@ def condition(at: Linearization, *, uncertainty: Nest | None = None, scale: Nest
     tall, count = at.shape[0] >= at.shape[1], min(int(steps), *at.shape)
     ahead, back = (push, pull) if tall else (pull, push)  # A of full column rank, where J has full rank
     v = np.random.default_rng(seed).standard_normal(min(at.shape))
-    right, left, beta = [v / np.linalg.norm(v)], [], 0.0
+    right: list[np.ndarray] = [v / np.linalg.norm(v)]
+    left: list[np.ndarray] = []
+    beta = 0.0
     alphas: list[float] = []
     betas: list[float] = []
     for _ in tracked(range(count), "bidiagonalisation"):
