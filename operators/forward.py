@@ -8,7 +8,7 @@ project, ``<a, b> = Re sum(conj(a) b)`` over the ravelled leaves, and `Lineariza
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,9 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import checks
 from .autodiff import Recorded, recording
+
+if TYPE_CHECKING:
+    from .sensitivity.looped import Looped
 
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
 
@@ -143,6 +146,10 @@ class ForwardOperator(abc.ABC):
     @abc.abstractmethod
     def subset(self, units: Any) -> "ForwardOperator":
         """The same physics for some units (stations, shots), given by their indices. Never retraces within a bucket of sizes."""
+
+    def looped(self, model: Nest) -> "Looped | None":
+        """The time loop in it, as `sensitivity.plan` chooses a strategy for it; None where there is none to choose."""
+        return None
 
     def __call__(self, model: Nest) -> Nest:
         """The data of a model, differentiable by GradientTape and ForwardAccumulator.

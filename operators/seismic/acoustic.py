@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -23,9 +23,10 @@ import tensorflow as tf
 from .. import checks, stencils
 from ..forward import ForwardOperator, Linearization, Nest, conform
 from ..grid import Grid
+from ..sensitivity.looped import Looped
 from ..sensitivity.strategy import StoreAll, Strategy
 from ..sparse import CSRMatrix
-from . import assembly, limits, resampling, wavelets
+from . import assembly, judging, limits, looping, resampling, wavelets
 from .acquisition import Acquisition, Placement
 from .boundaries import Absorbing
 from .boxes import Box
@@ -36,7 +37,6 @@ from .materials import Rock
 from .runs import Run
 from .scheme import Scheme
 from .shots import Loop, Memory, each, in_turn
-from .stepping import State
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)
@@ -138,7 +138,7 @@ class AcousticWave(ForwardOperator):
             raise checks.invalid("acquisition", f"of {self.acquisition.sources.shape[2]} axes", f"of {self.grid.ndim}, as the grid")
         if self.density is not None:
             object.__setattr__(self, "density", checks.positive("density", checks.shape("density", self.density, self.grid.shape)))
-        object.__setattr__(self, "wavelet", self._wavelets())
+        object.__setattr__(self, "wavelet", judging.wavelet(self.wavelet, self.samples, self.acquisition.sources.shape[:2]))
         place = Placement.on(self.grid, self.acquisition, self.layers, self.boundary.free_surface, self.aperture)
         object.__setattr__(self, "placement", place)
         object.__setattr__(self, "frequency", self.boundary.frequency or wavelets.peak(self.wavelet, self.dt))
@@ -148,20 +148,6 @@ class AcousticWave(ForwardOperator):
         _ = self.lattice  # refuses a grid too small for its layers
         self._warn()
         self.snapshots.check("wavelet", self.wavelet, self.wavelet)
-
-    def _wavelets(self) -> np.ndarray:
-        if np.iscomplexobj(self.wavelet):
-            raise checks.invalid("wavelet", "of complex numbers", "real")
-        given = checks.finite("wavelet", self.wavelet)
-        if given.ndim == 0 or not given.size:
-            raise checks.invalid("wavelet", f"of shape {given.shape}", "of shape [time] or [shot, source, time], of one sample or more")
-        if self.samples is not None and (self.samples != int(self.samples) or self.samples < 1):
-            raise checks.invalid("samples", self.samples, "a whole number, 1 or more")
-        given = wavelets.fit_length(given, given.shape[-1] if self.samples is None else int(self.samples))
-        shape = (*self.acquisition.sources.shape[:2], given.shape[-1])
-        if given.ndim != 1 and given.shape != shape:
-            raise checks.invalid("wavelet", f"of shape {given.shape}", f"of shape {shape[2:]} or {shape}")
-        return np.broadcast_to(given, shape)
 
     def _warn(self) -> None:
         highest = wavelets.band(self.wavelet, self.dt, level=0.03)[1]
@@ -254,19 +240,26 @@ class AcousticWave(ForwardOperator):
             object.__setattr__(part, name, value)
         return part
 
+    def differentiated(self, strategy: Strategy) -> "AcousticWave":
+        """The same operator with another differentiation: placed as it is, and without its warnings."""
+        return looping.differentiated(self, strategy)
+
+    def looped(self, model: Nest) -> Looped:
+        return looping.looped(self, conform("model", model, self.model_spec))
+
     # ------------------------------------------------------------------------------------------------------ derivatives
 
     def forward(self, model: Nest) -> tf.Tensor:
         run = self._run(model)
         data, ends = zip(*each(lambda number: self._loop.forward(run.medium(number), run.shot(number)), run.count), strict=True)
-        _check_finite(self._loop, run, dict(enumerate(ends)))
+        judging.check_finite(self._loop, run, dict(enumerate(ends)))
         return run.sampled(tf.stack(data))
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
         self._check_start(run)
         data, ends, records = zip(*each(lambda number: self._loop.record(run.medium(number), run.shot(number)), run.count), strict=True)
-        _check_finite(self._loop, run, dict(enumerate(ends)))
+        judging.check_finite(self._loop, run, dict(enumerate(ends)))
 
         def pullback(cotangent: tf.Tensor) -> Nest:
             residual = run.unsampled(self.snapshots.guarded("cotangent", run.wavelet, cotangent))
@@ -300,7 +293,7 @@ class AcousticWave(ForwardOperator):
         def one(number: int) -> ShotGradient:
             medium, shot, name = run.medium(number), run.shot(number), f"cotangent of shot {self.placement.numbers[number]}"
             fine, end, record = self._loop.record(medium, shot)
-            _check_finite(self._loop, run, {number: end})
+            judging.check_finite(self._loop, run, {number: end})
             data = run.sampled(fine[tf.newaxis])[0]
             adjoint_source = self.snapshots.guarded(name, run.wavelet[number], conform(name, cotangent(number, data), spec))
             residual = run.unsampled(adjoint_source[tf.newaxis])[0]
@@ -340,7 +333,7 @@ class AcousticWave(ForwardOperator):
         given = None if self.density is None else tf.constant(self.density, self.dtype)
         rock = Rock(model["velocity"], model.get("density", given))
         if tf.executing_eagerly():
-            _check_velocity(rock.velocity.numpy(), *self.velocity_limits)
+            judging.check_velocity(rock.velocity.numpy(), *self.velocity_limits)
             if rock.density is not None:
                 self._check_density(rock.velocity.numpy(), rock.density.numpy())
         settings = (self.internal_step, self.velocity_limits[1], self.frequency, self.boundary.reflection)
@@ -366,26 +359,3 @@ class AcousticWave(ForwardOperator):
             expected = f"smoother, or stepped by {stable:.4g} s at most"
             advice = f"Give time_step = {self.dt / math.ceil(self.dt / stable):.4g}."
             raise checks.invalid("density", given, expected, advice)
-
-
-def _check_finite(loop: Loop, run: Run, ends: Mapping[int, State]) -> None:
-    """Refuse wavefields, by their shots, that are not finite at the end."""
-    if not tf.executing_eagerly():
-        return
-    for shot, end in ends.items():
-        if not tf.reduce_all(tf.math.is_finite(end.old.field)):
-            step = loop.failure(run.medium(shot), run.shot(shot))
-            given = f"not finite in shot {run.numbers[shot]} by step {step} ({step * run.time_step:.4g} s)"
-            raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
-
-
-def _check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:
-    checks.positive("velocity", velocity)
-    if velocity.max() > highest * (1 + 1e-6):
-        at = np.unravel_index(velocity.argmax(), velocity.shape)
-        given = f"{velocity.max():g} m/s at cell {tuple(map(int, at))}"
-        raise checks.invalid("velocity", given, f"at most {highest:g} m/s", "Raise velocity_limits: they decide on the time step.")
-    if velocity.min() < lowest * (1 - 1e-6):
-        # The same words in every iteration of an inversion, so that they are shown once.
-        text = f"velocities below velocity_limits ({lowest:g} m/s): waves may be more dispersed there than was judged"
-        warnings.warn(text, UserWarning, stacklevel=5)

@@ -1,7 +1,9 @@
-"""Whether snapshots are close enough together for the two wavefields whose product they sample (see `wavelets.band`)."""
+"""What of waves is refused or warned of: wavelets, velocities, wavefields that are not finite, snapshots too far apart."""
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import scipy.fft
@@ -10,12 +12,55 @@ import tensorflow as tf
 from .. import checks
 from ..sensitivity.strategy import Strategy
 from . import limits, wavelets
+from .runs import Run
+from .shots import Loop
+from .stepping import State
+
+
+def wavelet(given: Any, samples: int | None, sources: tuple[int, int]) -> np.ndarray:
+    """The wavelets [shot, source, time] of a record of so many samples (those of the wavelet by default), from one or from all of them."""
+    if np.iscomplexobj(given):
+        raise checks.invalid("wavelet", "of complex numbers", "real")
+    found = checks.finite("wavelet", given)
+    if found.ndim == 0 or not found.size:
+        raise checks.invalid("wavelet", f"of shape {found.shape}", "of shape [time] or [shot, source, time], of one sample or more")
+    if samples is not None and (samples != int(samples) or samples < 1):
+        raise checks.invalid("samples", samples, "a whole number, 1 or more")
+    found = wavelets.fit_length(found, found.shape[-1] if samples is None else int(samples))
+    shape = (*sources, found.shape[-1])
+    if found.ndim != 1 and found.shape != shape:
+        raise checks.invalid("wavelet", f"of shape {found.shape}", f"of shape {shape[2:]} or {shape}")
+    return np.broadcast_to(found, shape)
+
+
+def check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:
+    """Refuse velocities that are not positive or above the limit; warn of those below."""
+    checks.positive("velocity", velocity)
+    if velocity.max() > highest * (1 + 1e-6):
+        at = np.unravel_index(velocity.argmax(), velocity.shape)
+        given = f"{velocity.max():g} m/s at cell {tuple(map(int, at))}"
+        raise checks.invalid("velocity", given, f"at most {highest:g} m/s", "Raise velocity_limits: they decide on the time step.")
+    if velocity.min() < lowest * (1 - 1e-6):
+        # The same words in every iteration of an inversion, so that they are shown once.
+        text = f"velocities below velocity_limits ({lowest:g} m/s): waves may be more dispersed there than was judged"
+        warnings.warn(text, UserWarning, stacklevel=5)
+
+
+def check_finite(loop: Loop, run: Run, ends: Mapping[int, State]) -> None:
+    """Refuse wavefields, by their shots, that are not finite at the end."""
+    if not tf.executing_eagerly():
+        return
+    for shot, end in ends.items():
+        if not tf.reduce_all(tf.math.is_finite(end.old.field)):
+            step = loop.failure(run.medium(shot), run.shot(shot))
+            given = f"not finite in shot {run.numbers[shot]} by step {step} ({step * run.time_step:.4g} s)"
+            raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
 
 
 @final
 @dataclass(frozen=True)
 class Snapshots:
-    """Those of a strategy.
+    """Those of a strategy: whether they sample the product of two wavefields finely enough (see `wavelets.band`).
 
     Args:
         strategy: What the time loop keeps.

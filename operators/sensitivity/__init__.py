@@ -23,6 +23,8 @@ _HOMES = {
     "svd": "spectrum",
     "condition": "spectrum",
     "Posterior": "resolution",
+    "plan": "planner",
+    "Loop": "looped",
 }
 __all__ = ["Boundary", "Checkpointed", "Every", "StoreAll", "Strategy", *_HOMES]
 
