@@ -93,6 +93,7 @@ CASES = {
     "wave-1000": Case("wave_1000", "acoustic, 1000 x 1000 cells, 200 steps, 2 shots", (), WAVE_PEERS, module="benchmark_waves"),
     "wave-memory": Case("wave_memory", "the gradient of wave-400 in little memory", stock=STOCK_WAVE, module="benchmark_waves"),
     "jacobian": Case("jacobians", "few unknowns, and a band of 100 000 rows", (STOCK_SENSITIVITY, "jacobian"), module="benchmark_sensitivity"),
+    "planner": Case("planner", "every way to a derivative, predicted and measured", module="benchmark_planner"),
     "scan": Case("scan", "the gradient of 2000 steps of one's own", (STOCK_SENSITIVITY, "scan"), module="benchmark_sensitivity"),
     "wave-3d": Case("wave_3d", "acoustic, 150 x 150 x 150 cells, 300 steps, 2 shots", (), (OWN_PEER,), module="benchmark_waves"),
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from ..forward import Linearization, Nest
+from ..forward import Nest
 from ..sensitivity.looped import Looped
 from ..sensitivity.strategy import Plan, Strategy
 from .shots import cores
@@ -37,16 +37,12 @@ def looped(wave: "AcousticWave", model: Nest) -> Looped:
         estimate = wave.differentiated(strategy).memory_estimate()
         return float(estimate.kept + estimate.running)
 
-    @functools.cache
-    def linearized(strategy: Strategy) -> Linearization:
-        return wave.differentiated(strategy).linearize(model)
-
     return Looped(
         steps=wave._loop.steps,
         plan=planned,
         memory=memory,
         ahead=lambda: first.forward(own),
         back=lambda strategy: first.differentiated(strategy).linearize(own).vjp(cotangent),
-        gradient=lambda strategy: lambda w: linearized(strategy).vjp(w),
+        gradient=lambda strategy: lambda w: wave.differentiated(strategy).linearize(model).vjp(w),
         parts=-(-shots // min(cores(), shots)),
     )

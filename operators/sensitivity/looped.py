@@ -1,11 +1,12 @@
 r"""The ways in which a loop can be run back: its strategies, each with the time and the memory that it is expected to take.
 
 A gradient runs every step back once and forward as many times as the strategy says: once where all is kept, twice for `Boundary`, and
-for checkpoints as Revolve counts (`strategy.cost`). So two times that are measured, of a run ahead and of one gradient, give all others.
+for checkpoints as Revolve counts (`strategy.cost`); each segment that is run costs a call besides. So three times that are measured, of
+a run ahead and of a gradient with few segments and with many, give all others.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,7 +17,7 @@ from ..autodiff import apart, pulled
 from ..forward import Nest, conform
 from .scan import checkpointed_scan
 from .strategy import Boundary, Checkpointed, Plan, StoreAll, Strategy, cost
-from .timing import seconds
+from .timing import measured
 from .tracing import Traced, floating
 from .ways import Way
 
@@ -50,28 +51,40 @@ class Looped:
     reversible: bool = False
 
     def ways(self, budget: float) -> Iterator[Way]:
-        """One for each strategy; two runs are timed, the gradient with as much memory as the budget allows."""
+        """One for each strategy."""
         strategies = [StoreAll(), *((Boundary(),) if self.reversible else ()), *map(Checkpointed, STATES)]
-        most = self.memory(StoreAll())
-        considered = [each for each in strategies if not isinstance(each, Checkpointed) or self.memory(each) < most]
-        memory = {each: self.memory(each) for each in considered}
+        memory, most = {each: self.memory(each) for each in strategies}, self.memory(StoreAll())
+        sensible = [each for each in strategies if not isinstance(each, Checkpointed) or memory[each] < most]
         # Of two that run ahead as often the one that keeps less.
-        considered = list({self._runs(each): each for each in sorted(considered, key=lambda each: -memory[each])}.values())
-        fits = [each for each in considered if memory[each] <= budget]
-        tried = max(fits, key=lambda each: memory[each], default=min(considered, key=lambda each: memory[each]))
-        ahead = seconds(self.ahead)
-        back = max(0.0, seconds(lambda: self.back(tried)) - self._runs(tried) * ahead)
+        considered = list({self._runs(each): each for each in sorted(sensible, key=lambda each: -memory[each])}.values())
+        back, ahead, call = self._timed([each for each in considered if memory[each] <= budget] or considered[-1:])
         for each in considered:
-            yield Way(str(each), self.parts * (back + self._runs(each) * ahead), memory[each], self.gradient(each), each)
+            runs = self._runs(each)
+            expected = back + runs * (ahead + call * self._segments(each))
+            yield Way(str(each), self.parts * expected, memory[each], functools.partial(self.gradient, each), each)
+
+    def _timed(self, strategies: Sequence[Strategy]) -> tuple[float, float, float]:
+        """Seconds of all steps back, of a run ahead, and of a call besides; gradients are timed with some of these strategies."""
+        ahead, by_runs = measured(self.ahead).seconds, sorted(strategies, key=self._runs)
+        few, many = by_runs[0], by_runs[len(by_runs) // 2]
+        found, calls = {}, {}
+        for each in {few, many}:
+            found[each] = measured(lambda each=each: self.back(each)).seconds - self._runs(each) * ahead  # type: ignore[misc]
+            calls[each] = self._runs(each) * self._segments(each)
+        more = calls[many] - calls[few]
+        call = max(0.0, (found[many] - found[few]) / more) if more > 0 else 0.0
+        return max(0.0, found[few] - call * calls[few]), ahead, call
 
     def _runs(self, strategy: Strategy) -> float:
         """How many times the steps are run ahead."""
-        plan = self.plan(strategy)
-        if plan.boundary:
+        if self.plan(strategy).boundary:
             return 2.0
-        segments = -(-self.steps // plan.segment)
         # The first run goes on to the end; the last segment is then run again, for what it keeps.
-        return 1.0 if segments == 1 else (cost(segments, plan.checkpoints - 1)[0] + 1) / segments
+        segments = self._segments(strategy)
+        return 1.0 if segments == 1 else (cost(segments, self.plan(strategy).checkpoints - 1)[0] + 1) / segments
+
+    def _segments(self, strategy: Strategy) -> int:
+        return -(-self.steps // self.plan(strategy).segment)
 
 
 @final

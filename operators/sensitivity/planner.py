@@ -1,5 +1,6 @@
 """Which way to a derivative is the cheapest: of those that fit in memory, the one that takes the least time on this machine."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
@@ -23,11 +24,13 @@ class DerivativePlan:
         title: What is computed, of what.
         ways: All of them.
         memory: Bytes that may be taken.
+        products: How many were planned for.
     """
 
     title: str
     ways: Sequence[Way]
     memory: float
+    products: int = 1
 
     @property
     def chosen(self) -> Way:
@@ -41,7 +44,11 @@ class DerivativePlan:
 
     def run(self, *arguments: Any, **options: Any) -> Any:
         """Compute it in the chosen way; arguments as of the method of `Linearization` that is named like the task, none for a Jacobian."""
-        return self.chosen.run(*arguments, **options)
+        return self._made(*arguments, **options)
+
+    @functools.cached_property
+    def _made(self) -> Callable[..., Any]:
+        return self.chosen.make()
 
     def explain(self) -> str:
         """The ways as a table: time and memory that they are expected to take, the fastest first."""
@@ -96,7 +103,7 @@ def plan(
     if not any(way.memory <= memory for way in ways):
         least = min(ways, key=lambda way: way.memory)
         raise checks.invalid("memory", _bytes(memory), f"at least {_bytes(least.memory)}, for '{least.name}'")
-    return DerivativePlan(title, ways, memory)
+    return DerivativePlan(title, ways, memory, int(products))
 
 
 def _linearized(of: Any, model: Nest | None) -> Linearization:

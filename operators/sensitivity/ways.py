@@ -5,7 +5,9 @@ With t_f and t_r the times of a forward and of a reverse product, n data and m u
 do better with the Jacobian at hand, whose products take the time that its bytes take to pass. The truth is in the two times.
 """
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -14,9 +16,9 @@ import numpy as np
 
 from ..forward import Linearization, Nest, conform, ravel, unravel
 from . import probes
-from .colors import Coloring, Mode
+from .colors import Coloring
 from .estimates import gauss_newton_diagonal
-from .timing import seconds
+from .timing import Cost, measured
 
 
 @final
@@ -28,14 +30,14 @@ class Way:
         name: In a word or two.
         seconds: That it is expected to take, for as many products as were asked for.
         memory: Bytes that it is expected to take: results, and what is kept for products.
-        run: Does it.
+        make: Gives what computes it; that may keep a matrix from its first call on.
         choice: What a user hands on to do it elsewhere, such as a strategy.
     """
 
     name: str
     seconds: float
     memory: float
-    run: Callable[..., Any] = field(repr=False)
+    make: Callable[[], Callable[..., Any]] = field(repr=False)
     choice: Any = None
 
 
@@ -63,131 +65,140 @@ class Products:
     def jacobian(self) -> Iterator[Way]:
         """The Jacobian, dense, or sparse where its pattern is known."""
         n, m = self.at.shape
-        dense = float(self._itemsize) * n * m
-        yield Way("forward", m * self._time("forward"), dense, lambda: probes.jacobian(self.at, mode="forward", memory=np.inf), "forward")
-        yield Way("reverse", n * self._time("reverse"), dense, lambda: probes.jacobian(self.at, mode="reverse", memory=np.inf), "reverse")
+        dense = self._itemsize * n * m
+        whole = functools.partial(functools.partial, probes.jacobian, self.at, memory=np.inf)
+        yield self._way("forward", m, self._forward, dense, functools.partial(whole, mode="forward"), "forward")
+        yield self._way("reverse", n, self._reverse, dense, functools.partial(whole, mode="reverse"), "reverse")
         if self.coloring is not None:
-            cost, found = self.coloring.count * self._time(self.coloring.mode), self.coloring
+            found, cost = self.coloring, self._forward if self.coloring.mode == "forward" else self._reverse
             # Values and indices, the indices of both orders that products are read off with, and the colouring's own.
-            memory = found.pattern.nnz * (self._itemsize + 4 * found.pattern.indices.itemsize)
-            yield Way(f"coloured ({found.count})", cost, memory, lambda: probes.sparse_jacobian(self.at, found, seed=self.seed), found)
+            entries = found.pattern.nnz * (self._itemsize + 4 * found.pattern.indices.itemsize)
+            sparse = functools.partial(functools.partial, probes.sparse_jacobian, self.at, found, seed=self.seed)
+            yield self._way(f"coloured ({found.count})", found.count, cost, entries, sparse, found)
 
     def gradient(self) -> Iterator[Way]:
         """``J* w``."""
-        m = self.at.shape[1]
-        yield Way("reverse", self.count * self._time("reverse"), self._vectors, self.at.vjp, "reverse")
-        yield Way("forward", self.count * m * self._time("forward"), self._vectors, self._gradient_forward, "forward")
-        yield from self._with_matrix(1, lambda matrix, w: unravel(matrix().T @ ravel(conform("cotangent", w, self.at.data_spec)), self.at.model_spec))
+
+        def by_columns(w: Nest) -> Nest:
+            cotangent = ravel(conform("cotangent", w, self.at.data_spec))
+            return self._unknowns(np.array([cotangent @ column for column in self._columns()]))
+
+        yield self._way("reverse", self.count, self._reverse, 0, lambda: self.at.vjp, "reverse")
+        yield self._way("forward", self.count * self.at.shape[1], self._forward, 0, lambda: by_columns, "forward")
+        yield from self._with_matrix(1, lambda matrix, w: self._unknowns(matrix().T @ ravel(conform("cotangent", w, self.at.data_spec))))
 
     def gauss_newton_product(self) -> Iterator[Way]:
-        """``J* J v``, or with weights between."""
-        both = self._time("forward") + self._time("reverse")
-        yield Way("products", self.count * both, 2 * self._vectors, self.at.gauss_newton_product, "products")
+        """``J* W J v``, weights being optional."""
+        both = Cost(self._forward.seconds + self._reverse.seconds, max(self._forward.memory, self._reverse.memory))
+        yield self._way("products", self.count, both, 0, lambda: self.at.gauss_newton_product, "products")
 
-        def made(matrix: Callable[[], Any], v: Nest, weights: Nest | None = None) -> Nest:
+        def product(matrix: Callable[[], Any], v: Nest, weights: Nest | None = None) -> Nest:
             change = matrix() @ ravel(conform("tangent", v, self.at.model_spec))
-            scaled = change if weights is None else change * ravel(conform("weights", weights, self.at.data_spec))
-            return unravel(matrix().T @ scaled, self.at.model_spec)
+            return self._unknowns(matrix().T @ (self._weights(weights) * change))
 
-        yield from self._with_matrix(2, made)
+        yield from self._with_matrix(2, product)
 
     def hessian_product(self) -> Iterator[Way]:
         """The second derivative of ``<w, F>`` along v."""
-        m = self.at.shape[1]
-        once = seconds(lambda: self._bent(np.ones(m)))
-        yield Way("products", self.count * once, 2 * self._vectors, self.at.hessian_product, "products")
+        m, (v, w) = self.at.shape[1], self._ones
+        once = measured(lambda: ravel(self.at.hessian_product(v, w)))
+        yield self._way("products", self.count, once, 0, lambda: self.at.hessian_product, "products")
         if self.count > 1:
-            matrices: dict[bytes, np.ndarray] = {}
-
-            def made(v: Nest, w: Nest) -> Nest:
-                key = ravel(w).tobytes()
-                if key not in matrices:
-                    matrices.clear()
-                    matrices[key] = np.stack([ravel(self.at.hessian_product(unravel(unit, self.at.model_spec), w)) for unit in np.eye(m)], axis=1)
-                return unravel(matrices[key] @ ravel(conform("tangent", v, self.at.model_spec)), self.at.model_spec)
-
-            memory = float(self._itemsize) * m**2
-            yield Way("matrix, of one cotangent", m * once + self.count * memory / _bytes_a_second(), memory, made, "matrix")
+            way = self._way("matrix, of one cotangent", m, once, self._itemsize * m**2, self._hessian, "matrix")
+            yield dataclasses.replace(way, seconds=way.seconds + self.count * self._itemsize * m**2 / _bytes_a_second())
 
     def diagonal(self) -> Iterator[Way]:
         """The diagonal of ``J* W J``, weights being optional; structured as the model."""
-        n, m = self.at.shape
-
-        def scale(weights: Nest | None) -> np.ndarray:
-            return np.ones(n) if weights is None else ravel(conform("weights", weights, self.at.data_spec))
 
         def by_columns(weights: Nest | None = None) -> Nest:
-            found = [scale(weights) @ np.square(probes.columns(self.at, [each])[:, 0]) for each in range(m)]
-            return unravel(np.array(found), self.at.model_spec)
+            scale = self._weights(weights)
+            return self._unknowns(np.array([scale @ np.square(column) for column in self._columns()]))
 
         def by_rows(weights: Nest | None = None) -> Nest:
-            total, factors = np.zeros(m), scale(weights)
-            for each in range(n):
-                total += factors[each] * np.square(probes.rows(self.at, [each])[0])
-            return unravel(total, self.at.model_spec)
+            total = np.zeros(self.at.shape[1])
+            for number, scale in enumerate(self._weights(weights)):
+                total += scale * np.square(probes.rows(self.at, [number])[0])
+            return self._unknowns(total)
 
-        yield Way("columns", m * self._time("forward"), self._vectors, by_columns, "forward")
-        yield Way("rows", n * self._time("reverse"), self._vectors, by_rows, "reverse")
+        yield self._way("columns", self.at.shape[1], self._forward, 0, lambda: by_columns, "forward")
+        yield self._way("rows", self.at.shape[0], self._reverse, 0, lambda: by_rows, "reverse")
         if self.coloring is not None:
             *_, way = self.jacobian()
 
             def coloured(weights: Nest | None = None) -> Nest:
-                return unravel(way.run().power(2).T @ scale(weights), self.at.model_spec)
+                return self._unknowns(way.make()().power(2).T @ self._weights(weights))
 
-            yield Way(way.name, way.seconds, way.memory, coloured, self.coloring)
+            yield dataclasses.replace(way, make=lambda: coloured)
         if self.accuracy:
-            probed = max(6, int(np.ceil(2 / self.accuracy**2)))
+            probed = max(6, math.ceil(2 / self.accuracy**2))
 
             def estimated(weights: Nest | None = None) -> Nest:
                 return gauss_newton_diagonal(self.at, weights, products=probed, seed=self.seed).value
 
-            # The samples are kept for the error of their mean.
-            memory = float(self._itemsize) * m * probed
-            yield Way(f"random ({probed})", probed * self._time("reverse"), memory, estimated, probed)
+            samples = 8 * self.at.shape[1] * probed  # kept for the error of their mean
+            yield self._way(f"random ({probed})", probed, self._reverse, samples, lambda: estimated, probed)
 
     # ------------------------------------------------------------------------------------------------------------ costs
+
+    def _way(self, name: str, products: int, cost: Cost, result: int, make: Callable[[], Callable[..., Any]], choice: Any) -> Way:
+        """One of so many products, one at a time, and of a result of so many bytes."""
+        return Way(name, products * cost.seconds, result + cost.memory + self._itemsize * sum(self.at.shape), make, choice)
 
     def _with_matrix(self, passes: int, product: Callable[..., Nest]) -> Iterator[Way]:
         """What many products take with the Jacobian at hand, for each way to it."""
         if self.count == 1:
             return
         for way in self.jacobian():
-            matrix = functools.cache(way.run)
+
+            def make(way: Way = way) -> Callable[..., Any]:
+                return functools.partial(product, functools.cache(way.make()))
+
             cost = way.seconds + self.count * passes * way.memory / _bytes_a_second()
-            yield Way(f"matrix, {way.name}", cost, way.memory, functools.partial(product, matrix), way.choice)
+            yield Way(f"matrix, {way.name}", cost, way.memory, make, way.choice)
 
-    def _time(self, mode: Mode | None) -> float:
-        return self._forward if mode == "forward" else self._reverse
+    def _hessian(self) -> Callable[..., Any]:
+        """Products with the matrix of second derivatives, made again where the cotangent is another one."""
+        kept: dict[bytes, np.ndarray] = {}
+
+        def product(v: Nest, w: Nest) -> Nest:
+            vector, key = ravel(conform("tangent", v, self.at.model_spec)), ravel(w).tobytes()
+            if key not in kept:
+                kept.clear()
+                kept[key] = np.stack([ravel(self.at.hessian_product(self._unknowns(unit), w)) for unit in np.eye(vector.size)], axis=1)
+            return self._unknowns(kept[key] @ vector)
+
+        return product
 
     @functools.cached_property
-    def _forward(self) -> float:
-        vector = np.ones(self.at.shape[1])
-        return seconds(lambda: ravel(self.at.jvp(unravel(vector, self.at.model_spec))))
+    def _forward(self) -> Cost:
+        return measured(lambda: ravel(self.at.jvp(self._ones[0])))
 
     @functools.cached_property
-    def _reverse(self) -> float:
-        vector = np.ones(self.at.shape[0])
-        return seconds(lambda: ravel(self.at.vjp(unravel(vector, self.at.data_spec))))
+    def _reverse(self) -> Cost:
+        return measured(lambda: ravel(self.at.vjp(self._ones[1])))
 
-    def _bent(self, v: np.ndarray) -> np.ndarray:
-        return ravel(self.at.hessian_product(unravel(v, self.at.model_spec), unravel(np.ones(self.at.shape[0]), self.at.data_spec)))
-
-    def _gradient_forward(self, w: Nest) -> Nest:
-        cotangent = ravel(conform("cotangent", w, self.at.data_spec))
-        found = [cotangent @ probes.columns(self.at, [each])[:, 0] for each in range(self.at.shape[1])]
-        return unravel(np.array(found), self.at.model_spec)
+    @functools.cached_property
+    def _ones(self) -> tuple[Nest, Nest]:
+        """A model and data to time products with."""
+        n, m = self.at.shape
+        return self._unknowns(np.ones(m)), unravel(np.ones(n), self.at.data_spec)
 
     @functools.cached_property
     def _itemsize(self) -> int:
-        return ravel(self.at.data).dtype.itemsize
+        return int(ravel(self.at.data).dtype.itemsize)
 
-    @property
-    def _vectors(self) -> float:
-        return float(self._itemsize) * sum(self.at.shape)
+    def _columns(self) -> Iterator[np.ndarray]:
+        return (probes.columns(self.at, [each])[:, 0] for each in range(self.at.shape[1]))
+
+    def _weights(self, given: Nest | None) -> np.ndarray:
+        return np.ones(self.at.shape[0]) if given is None else ravel(conform("weights", given, self.at.data_spec))
+
+    def _unknowns(self, vector: np.ndarray) -> Nest:
+        return unravel(vector, self.at.model_spec)
 
 
 @functools.cache
 def _bytes_a_second() -> float:
     """How fast a dense matrix passes through a product with a vector on this machine."""
     matrix, vector = np.ones((2000, 2000)), np.ones(2000)
-    return matrix.nbytes / seconds(lambda: matrix @ vector)
+    return float(matrix.nbytes / measured(lambda: matrix @ vector).seconds)
