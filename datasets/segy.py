@@ -27,6 +27,8 @@ from .atomic import atomic_path
 _FORMATS = {1: "IBM float", 2: "int32", 3: "int16", 5: "IEEE float", 6: "IEEE double", 8: "int8"}
 _UNITS = {1: "Pa", 2: "V", 3: "mV", 4: "A", 5: "m", 6: "m/s", 7: "m/s2", 8: "N", 9: "W"}  # TraceValueMeasurementUnit
 
+_INTERVAL = "Pass dt=... in seconds (data.sampling_interval in a config)"
+
 
 def read(
     path: str | os.PathLike[str],
@@ -180,11 +182,11 @@ def _interval(file: Any, dt: float | None) -> float:
     binary, said = file.bin[BinField.Interval] & 0xFFFF, segy_headers.field(file, "TRACE_SAMPLE_INTERVAL") & 0xFFFF
     values = np.unique([value for value in (binary, *said) if value != 0])
     if values.size == 0:
-        raise checks.invalid("dt", "zero in the binary header and in every trace header", "in bytes 3217-3218", "Pass dt=... in seconds.")
+        raise checks.invalid("dt", "zero in the binary header and in every trace header", "in bytes 3217-3218", f"{_INTERVAL}.")
     if values.size > 1:
         at = np.flatnonzero((said != 0) & (said != (binary or values[0])))[0]
         given = f"{said[at]} microseconds in trace {at} (bytes 117-118) and {binary or values[0]} elsewhere"
-        raise checks.invalid("dt", given, "one interval", "Pass dt=... in seconds if you know which is right.")
+        raise checks.invalid("dt", given, "one interval", f"{_INTERVAL} if you know which is right.")
     return float(values[0]) / 1e6
 
 

@@ -27,7 +27,10 @@ _HEADERS = (
     *("SourceX", "SourceY", "GroupX", "GroupY", "SourceGroupScalar", "DelayRecordingTime", "ScalarTraceHeader"),
 )
 _HORIZONTAL = {"source": "SourceX (bytes 73-76) and SourceY (bytes 77-80)", "receiver": "GroupX (bytes 81-84) and GroupY (bytes 85-88)"}
-_GEOMETRY = "Pass the geometry, in metres, one number or one for each trace: coordinates={'source_easting': ..., 'receiver_easting': ...}."
+_GEOMETRY = (
+    "Pass the geometry, in metres, one number or one for each trace: coordinates={'source_easting': ..., 'receiver_easting': ...}; "
+    "in a config, data.geometry names a table of them."
+)
 
 
 @final
@@ -63,7 +66,10 @@ def select(file: Any, units: str | None, coordinates: str | Mapping[str, Any], h
     for name, values in coordinates.items():
         checks.choice("coordinates", name, COORDINATES)
         array = np.asarray(values, dtype=np.float64)
-        place[name] = np.full(file.tracecount, array) if array.ndim == 0 else checks.shape(f"coordinates {name}", array, (file.tracecount,))
+        if array.shape not in ((), (file.tracecount,)):
+            expected = f"one number, or one for each of the {file.tracecount} traces of the file"
+            raise checks.invalid(f"coordinates {name}", f"of shape {array.shape}", expected, "A config gives them by data.geometry.")
+        place[name] = np.broadcast_to(array, file.tracecount)
         history.append(f"{name} given by the caller")
     traces = Traces(np.arange(file.tracecount), headers, place, frozenset(coordinates))
     codes = headers["TraceIdentificationCode"]
@@ -120,7 +126,8 @@ def shot_numbers(traces: Traces, group_by: str | None, history: list[str]) -> tu
     moved = live[np.any(position[live] != position[live][first][group.ravel()], axis=1)]
     if moved.size:
         given = f"with two source positions, the second in trace {traces.number[moved[0]]}"
-        raise checks.invalid(f"FieldRecord {record[moved[0]]}", given, "one shot with one source", "Use group_by='position'.")
+        advice = "Use group_by='position' (data.group_by in a config)."
+        raise checks.invalid(f"FieldRecord {record[moved[0]]}", given, "one shot with one source", advice)
     return shot, by
 
 

@@ -243,6 +243,12 @@ def offsets(survey: xarray.Dataset) -> np.ndarray:
     return np.linalg.norm(apart, axis=-1).min(axis=2)
 
 
+def rms(survey: xarray.Dataset) -> np.ndarray:
+    """The root mean square of each trace, [shot, receiver]; summed in double precision, for small squares are zero in single."""
+    traces = survey["observed"].values
+    return np.sqrt(np.einsum("srt,srt->sr", traces, traces, dtype=np.float64) / traces.shape[2])
+
+
 def select_shots(survey: xarray.Dataset, shots: Any) -> xarray.Dataset:
     """The survey of some shots (indices in any order, a slice, or a mask of them all); the history says so."""
     count = survey.sizes["shot"]
@@ -271,8 +277,7 @@ def assign_uncertainty(survey: xarray.Dataset, *, floor: float | None = None, re
     for name, value in (("floor", floor or 0.0), ("relative", relative or 0.0)):
         if not 0 <= value < np.inf:
             raise checks.invalid(name, value, "zero or more")
-    rms = np.sqrt(np.mean(np.square(survey["observed"].values), axis=2, dtype=np.float64))
-    values = np.where(given > 0, np.maximum(given, floor or 0.0), (floor or 0.0) + (relative or 0.0) * rms)
+    values = np.where(given > 0, np.maximum(given, floor or 0.0), (floor or 0.0) + (relative or 0.0) * rms(survey))
     _refuse("uncertainty", values, live & ~(values > 0), f"positive (floor {floor}, relative {relative})", "Give a floor above zero.")
     kept = int(np.count_nonzero(given[live]))
     line = f"uncertainty set to {floor or 0:g} + {relative or 0:g} rms of each trace" + (f"; {kept} given values kept where above" if kept else "")

@@ -83,7 +83,7 @@ def gravity(
     density = np.zeros(grid.shape)
     density[block] = contrast
 
-    random = np.random.default_rng(seed)
+    random = _generator(seed)
     points = _station_points(grid, stations, height, relief, random)
     upward, northing, easting = points.T
     deviation = {name: noise if survey.COMPONENTS.get(name) == "m/s2" else gradient_noise for name in components}
@@ -233,6 +233,7 @@ def record(
         noise: White and Gaussian, as a fraction of the root mean square of each shot's traces.
         seed: Of NumPy's default generator, which draws it.
     """
+    random = _generator(seed)  # refuses before the modelling, not after it
     import tensorflow as tf
 
     from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition
@@ -249,7 +250,7 @@ def record(
     gathers = (wave.subset(some).forward(model).numpy() for some in few)
     clean = np.concatenate([resampling.resample(gather, dt / finer, dt, wavelet.size) for gather in gathers])
     deviation = noise * np.sqrt(np.mean(clean**2, axis=(1, 2)))
-    noisy = clean + deviation[:, None, None] * np.random.default_rng(seed).standard_normal(clean.shape)
+    noisy = clean + deviation[:, None, None] * random.standard_normal(clean.shape)
     cell, made = " x ".join(f"{each:g}" for each in wave.spacing), f"order {order}, steps of {1e3 * wave.internal_step:.3g} ms"
     return shots.make(
         noisy,
@@ -259,3 +260,9 @@ def record(
         uncertainty=np.broadcast_to(deviation[:, None], noisy.shape[:2]),
         history=[f"modelled on cells of {cell} m, {made}; noise of {100 * noise:g} % of each shot's rms, seed {seed}"],
     )
+
+
+def _generator(seed: int) -> np.random.Generator:
+    if seed < 0:
+        raise checks.invalid("seed", seed, "0 or more")
+    return np.random.default_rng(seed)

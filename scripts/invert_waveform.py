@@ -18,7 +18,8 @@ import xarray
 from rich.console import Console
 
 from geoinv import cli, config, rundir
-from geoinv.datasets import netcdf, synthetic
+from geoinv.datasets import files, netcdf, synthetic
+from geoinv.operators import checks
 from geoinv.operators.grid import Grid
 from geoinv.waveform import job
 
@@ -71,9 +72,10 @@ def invert(arguments: argparse.Namespace) -> str:
 def overthrust(arguments: argparse.Namespace) -> str:
     """Model the section's data, invert them, and say what came of it."""
     grid, velocity = section(arguments.folder)
+    survey = record(grid, velocity, arguments.shots, arguments.seed)
     inputs = arguments.output / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
-    netcdf.write(inputs / "survey.nc", record(grid, velocity, arguments.shots, arguments.seed))
+    netcdf.write(inputs / "survey.nc", survey)
     overrides = [f"data.file='{(inputs / 'survey.nc').resolve()}'", f"model.file='{(arguments.folder / MODEL).resolve()}'", *arguments.set]
     options = config.load(OVERTHRUST, overrides)
     results = arguments.output / "results"
@@ -100,13 +102,17 @@ def outcome(summary: dict[str, Any], results: Path) -> str:
 
 def section(folder: Path) -> tuple[Grid, np.ndarray]:
     """The cells of the Overthrust section, 25 m wide, and its true velocity, m/s: its file holds squared slowness in s2/km2, depth first."""
-    with h5py.File(folder / MODEL) as file:
-        velocity = 1e3 / np.sqrt(np.asarray(file["m"], np.float64))[::-1]
+    with h5py.File(files.existing(folder / MODEL)) as file:
+        if "m" not in file:
+            raise checks.invalid("folder", f"with a model file of {', '.join(file) or 'nothing'}", "of the Overthrust section, with 'm'")
+        velocity = 1e3 / np.sqrt(checks.positive("m", file["m"])[::-1])
     return Grid.uniform(velocity.shape, (SPACING, SPACING), origin=(-SPACING * len(velocity), 0.0)), velocity
 
 
 def record(grid: Grid, velocity: np.ndarray, shot_count: int, seed: int) -> xarray.Dataset:
     """Shots along the whole section into receivers every 25 m."""
+    if shot_count < 1:
+        raise checks.invalid("--shots", shot_count, "1 or more")
     end, dt, length = grid.edges[1][-1], 0.004, 4.8
     sources = np.stack([np.full(shot_count, DEPTH), np.linspace(60.0, end - 60.0, shot_count)], axis=1)
     eastings = np.arange(40.0, end - 20.0, 25.0)

@@ -72,6 +72,7 @@ def moved(points: np.ndarray, number: int, position: list[float]) -> np.ndarray:
         ({"parameters": ("density",)}, r"'parameters' \('density',\): must be velocity, and others of"),
         ({"parameters": ("velocity", "slowness")}, "'parameters' .*slowness"),
         ({"density": np.ones((3, 4))}, r"'density' of shape \(3, 4\): must be of shape \(30, 40\)"),
+        ({"density": np.ones(GRID.shape), "parameters": ("velocity", "density")}, "'density' given, and in parameters: must be one of the two"),
         ({"density": np.zeros(GRID.shape)}, "'density' 0 at index 0: must be positive"),
         ({"wavelet": np.where(np.arange(250) == 7, np.nan, SIGNAL)}, "'wavelet' nan at index 7: must be finite"),
         ({"wavelet": np.ones((2, 3, 250)) * SIGNAL}, r"'wavelet' of shape \(2, 3, 250\): must be of shape \(250,\) or \(2, 1, 250\)"),

@@ -238,7 +238,7 @@ FAR = {"source_x": 500000, "group_x": 500100}
         (line(), {}, {"group_by": "colour"}, "'group_by' 'colour'"),
         (line(), {}, {"coordinates": "headers"}, "'coordinates' 'headers'"),
         (line(), {}, {"coordinates": {"easting": 1.0}}, "'coordinates' 'easting'"),
-        (line(), {}, {"coordinates": {"source_easting": [1.0, 2.0]}}, r"'coordinates source_easting' of shape \(2,\).*\(6,\)"),
+        (line(), {}, {"coordinates": {"source_easting": [1.0, 2.0]}}, r"of shape \(2,\): .* each of the 6 traces.*data\.geometry"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, traces, binary, options, message):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from geoinv import config
 from geoinv.datasets import netcdf, synthetic
@@ -16,12 +17,15 @@ from geoinv.operators.sensitivity.strategy import Checkpointed, Every, StoreAll
 from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import inversion as waveform
 from geoinv.waveform import job, traces
-from geoinv.waveform.bands import Filter, Gathers, bands, snapshots
+from geoinv.waveform.bands import bands
 from geoinv.waveform.cells import Averaging, coarsened, interpolated, sampled
 from geoinv.waveform.config import WaveformConfig
+from geoinv.waveform.filters import Filter
+from geoinv.waveform.gathers import Gathers, Weights
 from geoinv.waveform.inputs import Inputs
 from geoinv.waveform.inversion import BandResult
 from geoinv.waveform.objective import Objective, preconditioner
+from geoinv.waveform.waves import snapshots
 
 #: One shape for all tests that propagate waves: what is compiled for one serves the others.
 TOY: dict[str, Any] = {"shape": (16, 50), "spacing": 40.0, "shot_count": 5, "receiver_count": 23, "frequency": 6.0, "length": 1.8, "noise": 0.05}
@@ -56,7 +60,7 @@ def options(folder: Path, **sections: dict[str, Any]) -> WaveformConfig:
 def objective(folder: Path, **sections: dict[str, Any]) -> tuple[Objective, Inputs]:
     made = options(folder, **sections)
     inputs = waveform_inputs.load(made)
-    return Objective.of(made, inputs, bands(made, 0.004)[0], 0.004), inputs
+    return Objective.of(made, inputs, bands(made, 0.004)[0]), inputs
 
 
 # ----------------------------------------------------------------------------------------------------------------- cells
@@ -118,6 +122,19 @@ def test_filter_takes_a_sine_to_the_frequency_of_the_scheme() -> None:
     assert np.abs(passed[0]).max() == pytest.approx(1.0, abs=0.03) and np.abs(passed[1]).max() < 1e-3
 
 
+def test_what_a_filter_did_to_time_is_undone() -> None:
+    """A late wave of 8 Hz comes 0.1 s early in steps of 20 ms; on the way back it is where it was."""
+    chosen = Filter.of((1.0, 3.0, 9.0, 12.0), 0.004, 0.02)
+    time = 0.004 * np.arange(1000)
+    wave = np.exp(-(((time - 3.0) / 0.25) ** 2)) * np.cos(2 * np.pi * 8 * (time - 3.0))
+    band = chosen(wave)
+    early = np.sum(chosen.times(1000) * band.astype(float) ** 2) / np.sum(band.astype(float) ** 2)
+    assert early < 2.65
+    expected = traces.bandpass(tf.constant(wave), 0.004, (1.0, 3.0, 9.0, 12.0)).numpy()
+    np.testing.assert_allclose(chosen.undone(band, 1000), expected, atol=2e-3)
+    np.testing.assert_allclose(chosen.undone(band, 1000, lead=50)[50:], expected, atol=2e-3)
+
+
 # ------------------------------------------------------------------------------------------------------------- objective
 
 
@@ -157,9 +174,8 @@ def test_gradient_of_other_misfits(folder: Path, tuned: tuple[Objective, np.ndar
     """With the programs of the objective above; away from the start, where the roughness of the change is at its minimum."""
     first, start = tuned
     made = options(folder, misfit=misfit)
-    found = dataclasses.replace(
-        first, config=made, gathers=Gathers.of(first.inputs, first.filter, made.misfit, made.misfit.time_power[0]), roughness=roughness
-    )
+    gathers = Gathers(first.gathers.observed, Weights.of(first.inputs, first.filter, made.misfit, made.misfit.time_power[0]))
+    found = dataclasses.replace(first, config=made, gathers=gathers, roughness=roughness)
     step = first.velocity(start) * 0
     step[6:9, 15:33] = 30.0
     agrees_with_differences(found, start + first.start(step))
@@ -289,11 +305,11 @@ def test_data_that_begin_late_count_from_where_the_filter_is_right(folder: Path,
     netcdf.write(folder / "late.nc", late)
     made = options(folder, data={"file": "late.nc"})
     inputs = waveform_inputs.load(made)
-    gathers = Gathers.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit, 0.0)
-    weights = gathers.weights(np.array([0])).numpy()[0, 20]
-    assert inputs.first_time == pytest.approx(0.1) and gathers.ringing == pytest.approx(0.4)
-    assert not weights[gathers.times < 0.1 - 1e-6].any()
-    half, full = (weights[np.argmin(np.abs(gathers.times - time))] for time in (0.1 + gathers.ringing / 2, 1.0))
+    weigh = Weights.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit, 0.0)
+    weights = weigh(np.array([0]))[0, 20]
+    assert inputs.first_time == pytest.approx(0.1) and weigh.ringing == pytest.approx(0.4)
+    assert not weights[weigh.times < 0.1 - 1e-6].any()
+    half, full = (weights[np.argmin(np.abs(weigh.times - time))] for time in (0.1 + weigh.ringing / 2, 1.0))
     assert half == pytest.approx(0.5 * full, rel=1e-5)
 
 
@@ -301,20 +317,26 @@ def test_samples_count_by_a_power_of_time_of_each_band(folder: Path) -> None:
     made = options(folder, bands={"lowpass": [3.0, 5.0], "iterations": None}, misfit={"time_power": [1.0, 0.0]})
     inputs = waveform_inputs.load(made)
     assert [(band.number, band.iterations, band.time_power) for band in bands(made, 0.004)] == [(1, 10, 1.0), (2, 10, 0.0)]
-    one, none = (Gathers.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit, power) for power in (1.0, 0.0))
+    one, none = (Weights.of(inputs, Filter.of((0.0, 0.0, 5.0, 7.5), 0.004, 0.01), made.misfit, power) for power in (1.0, 0.0))
     middle = (one.times > 0.1) & (one.times < one.times[-1] - one.ringing)
-    gain = one.weights(np.array([0])).numpy()[0, 20, middle] / none.weights(np.array([0])).numpy()[0, 20, middle]
+    gain = one(np.array([0]))[0, 20, middle] / none(np.array([0]))[0, 20, middle]
     np.testing.assert_allclose(gain / gain[-1], one.times[middle] / one.times[middle][-1], rtol=1e-5)
 
 
-def test_predicted_traces_are_written_no_finer_than_the_survey(tuned: tuple[Objective, np.ndarray]) -> None:
+def test_predicted_traces_are_written_in_true_time(tuned: tuple[Objective, np.ndarray]) -> None:
+    """Observed ones as raw traces through the band's filter, at the survey's samples; predicted ones treated alike, and both say so."""
     found, start = tuned
-    coarse = dataclasses.replace(found, filter=dataclasses.replace(found.filter, dt=2.5 * found.filter.interval))
-    last = BandResult(found.band, "", "", coarse, coarse.wavelet, start, 0.0, None, ())
+    last = BandResult(found.band, "", "", found, found.wavelet, start, 0.0, None, ())
     data, start_misfit = job._prediction(last, found.inputs)
+    raw = found.inputs.survey["observed"].values
+    np.testing.assert_array_equal(data["time"], found.inputs.survey["time"])
+    inside = slice(0, round(1.3 / 0.004))  # the filter misses what was not recorded after the end
+    expected = traces.bandpass(tf.constant(raw, tf.float64), 0.004, (0.0, 0.0, 5.0, 7.5)).numpy()
+    assert np.abs(data["observed"].values - expected)[..., inside].max() < 0.01 * np.abs(expected).max()
     whole = np.concatenate([part for _, part in found.predictions(start)])
-    np.testing.assert_array_equal(data["predicted"], whole[..., found.filter.lead :: 2])
-    np.testing.assert_allclose(data["time"], 2 * found.filter.interval * np.arange(data.sizes["time"]), atol=1e-12)
+    np.testing.assert_allclose(data["predicted"], found.inputs.unit * found.filter.undone(whole, raw.shape[-1]), rtol=1e-5, atol=1e-9)
+    assert data.attrs["filter_corners_hz"] == [0.0, 0.0, 5.0, 7.5]
+    assert "zero-phase band-pass with cosine tapers between 0, 0, 5, 7.5 Hz; times are true" in data.attrs["history"]
     assert start_misfit == pytest.approx(found.with_wavelet(found.wavelet).fitted(start).value(start), rel=1e-5)
 
 

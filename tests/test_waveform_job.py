@@ -74,6 +74,8 @@ def test_summary_agrees_with_the_files(done: tuple[dict[str, Any], rundir.Run], 
     residual = (run.predicted["observed"] - run.predicted["predicted"]).values / run.predicted["uncertainty"].values[..., None]
     assert summary["chi2"] == pytest.approx(np.mean(residual[run.predicted["weight"].values > 0] ** 2), rel=1e-4)
     shots.check_layout(run.predicted)
+    np.testing.assert_array_equal(run.predicted["time"], example.survey["time"])
+    np.testing.assert_array_equal(run.predicted.attrs["filter_corners_hz"], [0.0, 0.0, 5.0, 7.5])
     left, whole = (run.predicted[name].values[2, 3] for name in ("predicted", "observed"))
     expected = np.linalg.norm((left - whole)[run.predicted["weight"].values[2, 3] > 0]) / np.linalg.norm(whole)
     assert run.predicted["residual"].values[2, 3] == pytest.approx(expected, rel=0.02), "the weights' taper ends within the last sample"
@@ -325,11 +327,11 @@ BAD: list[tuple[dict[str, dict[str, Any]], str]] = [
     ({"grid": {"spacing": 1e6}}, r"'grid.spacing' that makes 1 x 1 cells: must be small enough for 5 along each axis"),
     ({"grid": {"upward": [-640.0, -60.0], "spacing": 40.0}, "propagator": {"free_surface": True}}, "'source' on the free surface"),
     ({"source": {"frequency": 125.0}}, "'source.frequency' 125 Hz: must be below 62.5 Hz"),
-    ({"source": {"delay": 100.0}}, "'source' with a ricker wavelet of zeros"),
+    ({"source": {"delay": 100.0}}, "'source.delay' 100 s: must be below the 1.8 s of the records"),
     ({"bands": {"lowpass": None, "iterations": None, "lowcut": [100.0, 120.0]}}, "'bands.lowcut' 120 Hz: must be below 112.5 Hz"),
     ({"model": {"file": "start.h5", "dataset": "m9"}}, "model.dataset the name of an array in it"),
     ({"model": {"file": "negative.npy"}, "grid": {"spacing": 40.0}}, "'model.file' -1 at index 0: must be positive"),
-    ({"source": {"wavelet": "file", "file": "absent.txt"}}, "'wavelet'"),
+    ({"source": {"wavelet": "file", "file": "absent.txt", "frequency": 10.0}}, "'wavelet'"),
 ]
 
 

@@ -1,5 +1,6 @@
 """What a full-waveform inversion is told: every option with its default, unit and meaning."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Literal, TypeVar, final
 
@@ -15,10 +16,11 @@ PerBand = Annotated[tuple[Number, ...], BeforeValidator(lambda given: given if i
 Four = tuple[Weight, Weight, Positive, Positive]
 
 
-def _idle(name: str, value: object, used: bool, when: str) -> None:
-    """Refuse an option that is given where it would do nothing."""
-    if value and not used:
-        raise checks.invalid(name, value, f"given only with {when}", "It would do nothing.")
+def _idle(section: Section, table: str, names: Iterable[str], used: object, when: str) -> None:
+    """Refuse options of a table that are not at their defaults where they would do nothing."""
+    for name in names:
+        if not used and (value := getattr(section, name)) != type(section).model_fields[name].default:
+            raise checks.invalid(f"{table}.{name}", value, f"given only with {when}", "It would do nothing.")
 
 
 def _increasing(name: str, values: tuple[float, ...], expected: str = "strictly increasing") -> None:
@@ -38,6 +40,12 @@ class Data(Section):
         None, "What tells the shots of a SEG-Y file apart: 'FieldRecord', or 'position' of the source; found out if off.", example="position"
     )
     sampling_interval: Positive | None = option(None, "Sampling interval, s, where SEG-Y headers are wrong; theirs if off.", example=0.004)
+    geometry: PathText | None = option(
+        None,
+        "Text table (CSV) in place of SEG-Y coordinates, where they are missing or wrong: a row for each trace of the file in its order; columns of "
+        "these, m: source_easting, source_northing, source_upward, receiver_easting, receiver_northing, receiver_upward (positive up).",
+        example="geometry.csv",
+    )
     crs: str | None = option(None, "Projected reference system, for the record.", example="EPSG:32610")
     dimensions: Literal[2, 3] = option(2, "2 or 3: a survey with northings is projected onto its best straight line for 2.")
     uncertainty_relative: Weight = option(0.05, "Where the file has no uncertainty, a fraction of the root mean square of each trace.")
@@ -108,7 +116,9 @@ class Model(Section):
             )
         if (self.density == "file") != (self.density_file is not None):
             raise checks.invalid("model.density_file", self.density_file or "not given", "given if and only if density = 'file'")
-        _idle("model.gradient", self.gradient, self.file is None, "'velocity'")
+        _idle(self, "model", ["gradient"], self.file is None, "'velocity'")
+        _idle(self, "model", ["dataset", "quantity", "file_spacing"], self.file, "a 'file'")
+        _idle(self, "model", ["water_velocity"], self.file is None and self.water_depth, "'velocity' and water_depth")
         return self
 
 
@@ -118,9 +128,14 @@ class Source(Section):
     wavelet: Literal["ricker", "ormsby", "file"] = option("ricker", "'ricker', 'ormsby' or 'file'.")
     frequency: Positive = option(10.0, "Peak frequency of the Ricker wavelet, Hz.")
     corners: Four | None = option(None, "Corners of the Ormsby wavelet, Hz.", example=[2.0, 4.0, 20.0, 30.0])
-    file: PathText | None = option(None, "Text or .npy file: amplitudes, or times in s and amplitudes.", example="wavelet.txt")
+    file: PathText | None = option(
+        None,
+        "Text or .npy file: amplitudes, or times in s and amplitudes; or netCDF with 'wavelet' over time, s, or one for each shot of the data: "
+        "(shot, time), or (shot, source, time) where several sources fire together.",
+        example="wavelet.txt",
+    )
     delay: Weight | None = option(None, "Time of the peak of a Ricker or Ormsby wavelet, s; so that it starts near zero if off.", example=0.15)
-    amplitude: float = option(1.0, "What the wavelet is multiplied by.")
+    amplitude: float = option(1.0, "What the wavelet is multiplied by, where it is not fitted.")
     estimate: bool = option(True, "Fit the wavelet to the data at the start of every band, by a least-squares filter.")
     per_shot: bool = option(False, "Fit one for each shot instead of one for all.")
     regularization: Weight = option(1e-3, "Damping of that filter, as a fraction of the largest power of the predicted data.")
@@ -136,9 +151,10 @@ class Source(Section):
             _increasing("source.corners", self.corners)
         if self.amplitude == 0:
             raise checks.invalid("source.amplitude", 0, "other than zero")
-        _idle("source.delay", self.delay, self.wavelet != "file", "a Ricker or Ormsby wavelet")
-        for name in ("per_shot", "duration", "estimate_every"):
-            _idle(f"source.{name}", getattr(self, name), self.estimate, "estimate = true")
+        _idle(self, "source", ["frequency"], self.wavelet == "ricker", "wavelet = 'ricker'")
+        _idle(self, "source", ["delay"], self.wavelet != "file", "a Ricker or Ormsby wavelet")
+        _idle(self, "source", ["amplitude"], not self.estimate, "estimate = false, for a fit finds the size")
+        _idle(self, "source", ["per_shot", "regularization", "duration", "estimate_every"], self.estimate, "estimate = true")
         return self
 
 
@@ -163,11 +179,15 @@ class Bands(Section):
     lowpass: PerBand[Positive] | None = option(
         None, "Highest frequency of each band, Hz: data and wavelet are filtered alike. One band with all of them if off.", example=[4.0, 6.0, 9.0]
     )
-    rolloff: Annotated[float, Field(gt=1)] = option(1.5, "The low-pass filter is zero from this many times that frequency on.")
+    rolloff: Annotated[float, Field(gt=1)] = option(
+        1.5,
+        "The low-pass filter is zero from this many times that frequency on. It rings for one over the width of this ramp, by which the ends of the "
+        "records are tapered.",
+    )
     lowcut: tuple[Weight, Positive] | None = option(
         None, "Frequencies below the first of which data are left out, and from the second of which they count in full, Hz.", example=[1.5, 2.5]
     )
-    points_per_wavelength: Positive | None = option(
+    points_per_wavelength: Annotated[float, Field(ge=2)] | None = option(
         None, "Use larger cells in low bands, as long as there are so many to the shortest wavelength; the grid's everywhere if off.", example=5.0
     )
     iterations: PerBand[Count] | None = option(
@@ -184,7 +204,7 @@ class Bands(Section):
             _increasing("bands.lowcut", self.lowcut)
             if self.lowpass is not None and self.lowcut[1] >= self.lowpass[0]:
                 raise checks.invalid("bands.lowcut", list(self.lowcut), f"below the first band's {self.lowpass[0]:g} Hz")
-        _idle("bands.points_per_wavelength", self.points_per_wavelength, self.lowpass is not None, "bands.lowpass")
+        _idle(self, "bands", ["rolloff", "points_per_wavelength"], self.lowpass is not None, "bands.lowpass")
         count = len(self.lowpass or (0,))
         if self.iterations is not None and len(self.iterations) != count:
             raise checks.invalid("bands.iterations", list(self.iterations), f"one number for each of the {count} bands")
@@ -216,8 +236,10 @@ class Misfit(Section):
     def _in_order(self) -> "Misfit":
         if self.farthest_offset is not None:
             _increasing("misfit.farthest_offset", (self.nearest_offset, self.farthest_offset), "larger than nearest_offset")
-        _idle("misfit.top_mute_delay", self.top_mute_delay, self.top_mute_velocity is not None, "top_mute_velocity")
-        _idle("misfit.bottom_mute_delay", self.bottom_mute_delay, self.bottom_mute_velocity is not None, "bottom_mute_velocity")
+        _idle(self, "misfit", ["offset_taper"], self.nearest_offset or self.farthest_offset, "nearest_offset or farthest_offset")
+        _idle(self, "misfit", ["top_mute_delay"], self.top_mute_velocity, "top_mute_velocity")
+        _idle(self, "misfit", ["bottom_mute_delay"], self.bottom_mute_velocity, "bottom_mute_velocity")
+        _idle(self, "misfit", ["mute_taper"], self.top_mute_velocity or self.bottom_mute_velocity, "a mute's velocity")
         return self
 
 
@@ -241,7 +263,8 @@ class Inversion(Section):
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> "Inversion":
-        _idle("inversion.max_step", self.max_step, self.optimiser == "lbfgs", "optimiser = 'lbfgs'")
+        _idle(self, "inversion", ["max_step", "memory"], self.optimiser == "lbfgs", "optimiser = 'lbfgs'")
+        _idle(self, "inversion", ["illumination_floor"], self.preconditioner != "none", "a preconditioner")
         return self
 
 
@@ -249,7 +272,7 @@ class Bounds(Section):
     """Limits of the velocity: a number, or a model file with one value a cell."""
 
     lower: Positive | PathText = option(1000.0, "Lowest velocity, m/s, or a netCDF model file.")
-    upper: Positive | PathText = option(7000.0, "Highest velocity, m/s, or a netCDF model file.")
+    upper: Positive | PathText = option(7000.0, "Highest velocity, m/s, or a netCDF model file. It sets the time step.")
 
     @model_validator(mode="after")
     def _in_order(self) -> "Bounds":

@@ -120,7 +120,7 @@ def _gather_row(figure: Figure, axes: list[Axes], gather: "xarray.Dataset", shot
     unit, factor = length_unit(float(np.ptp(easting)))
     places = np.sort(easting) / factor if by_place else np.arange(live.size, dtype=float)
     time, counted = gather["time"].values, gather["weight"].values[order] > 0
-    observed, computed = (np.where(counted, gather[name].values[order], 0.0) for name in ("observed", "predicted"))
+    observed, computed = (np.where(counted, gather[name].values[order].astype(float), 0.0) for name in ("observed", "predicted"))
     # Late and far arrivals show on the scale of the traces' own sizes, not of the strongest one's.
     size = np.sqrt(np.mean(observed**2, axis=1, keepdims=True))
     size = np.maximum(size, 0.05 * size.max()) if size.max() > 0 else np.ones_like(size)

@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow, so that `geoinv check` answers quickly.
 """
 
+import functools
 import math
 import warnings
 from dataclasses import dataclass
@@ -16,16 +17,20 @@ import xarray
 from geoinv.datasets import files, netcdf, shots
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS, Grid
-from geoinv.operators.seismic import limits, wavelets
+from geoinv.operators.seismic import limits
 
 from .cells import interpolated
-from .config import Model, Source, WaveformConfig
+from .config import Model, WaveformConfig
+from .filters import band_corners
+from .source import below_nyquist, read_wavelet
 from .survey import NETCDF, read_survey
 
 #: More cells than this are refused: no machine this runs on propagates waves through them in reasonable time.
 MAX_CELLS = 200_000_000
 #: Error of the phase velocity at the highest frequency for which cells are chosen.
 DISPERSION = 0.01
+#: Higher bounds are refused, m/s: no rock is faster, and they set the time step.
+FASTEST = 20_000.0
 #: Density of water, kg/m3.
 WATER = 1000.0
 HDF5 = (".h5", ".hdf5")
@@ -44,7 +49,7 @@ class Inputs:
         free: Cells that may change, bool [grid.shape].
         lower, upper: Bounds [grid.shape], m/s.
         density: [grid.shape], kg/m3, or None where it is constant.
-        wavelet: Before any fit to the data, [time], at the survey's samples.
+        wavelet: Before any fit to the data, [time] or [shot, source, time], at the survey's samples.
         warnings: What a user should know, a line each.
     """
 
@@ -59,6 +64,15 @@ class Inputs:
     wavelet: np.ndarray
     warnings: tuple[str, ...]
 
+    @functools.cached_property
+    def unit(self) -> float:
+        """What data and wavelet are computed in, so that they are neither too small nor too large for single precision: about the traces' rms.
+
+        A power of two, by which nothing is rounded.
+        """
+        sizes = shots.rms(self.survey)
+        return float(2.0 ** np.round(np.log2(np.median(sizes[sizes > 0]))))
+
 
 def load(config: WaveformConfig) -> Inputs:
     """Read and check all inputs; warnings are collected, not shown.
@@ -68,7 +82,7 @@ def load(config: WaveformConfig) -> Inputs:
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        survey, first_time = read_survey(config.data)
+        survey, first_time, numbers = read_survey(config.data)
         own = _read_velocity(config) if config.model.file is not None else None
         grid = _grid(config, survey, None if own is None else own[0])
         velocity, rock = _start(config.model, grid, own)
@@ -76,8 +90,8 @@ def load(config: WaveformConfig) -> Inputs:
         lower, upper = (_bound(name, getattr(config.bounds, name), grid) for name in ("lower", "upper"))
         _check_start(velocity, lower, upper, free)
         _check_inside(survey, grid, config.propagator.free_surface)
-        _check_bands(config, survey)
-        wavelet = read_wavelet(config.source, survey.sizes["time"], shots.dt(survey))
+        _check_bands(config, survey, first_time)
+        wavelet = read_wavelet(config.source, survey, numbers)
         density = _density(config.model, grid, velocity, rock)
     return Inputs(survey, first_time, grid, velocity, free, lower, upper, density, wavelet, tuple(str(each.message) for each in caught))
 
@@ -95,31 +109,6 @@ def describe(inputs: Inputs) -> list[str]:
         f"start: {free.min():.4g} to {free.max():.4g} m/s; bounds {inputs.lower.min():g} to {inputs.upper.max():g} m/s",
         *(line for line in survey.attrs.get("history", "").splitlines() if line),
     ]
-
-
-# --------------------------------------------------------------------------------------------------------------- wavelet
-
-
-def read_wavelet(source: Source, samples: int, dt: float) -> np.ndarray:
-    """The wavelet of the config's [source], [time]."""
-    if source.wavelet == "ricker":
-        _below_nyquist("source.frequency", source.frequency, 2 * dt)  # a Ricker wavelet's band reaches about that far beyond its peak
-    if source.wavelet == "file":
-        signal = wavelets.read(str(source.file), dt=dt, n=samples)
-    elif source.wavelet == "ormsby":
-        assert source.corners is not None  # the config checks it
-        signal = wavelets.ormsby(source.corners, samples, dt, delay=source.delay)
-    else:
-        signal = wavelets.ricker(source.frequency, samples, dt, delay=source.delay)
-    if not signal.any():
-        expected = f"other than zero in the {samples * dt:g} s of the records"
-        raise checks.invalid("source", f"with a {source.wavelet} wavelet of zeros", expected, "Is the delay right?")
-    return source.amplitude * signal
-
-
-def _below_nyquist(name: str, frequency: float, dt: float) -> None:
-    if frequency >= 0.5 / dt:
-        raise checks.invalid(name, f"{frequency:g} Hz", f"below {0.5 / dt:g} Hz, as the sampling interval asks")
 
 
 # ------------------------------------------------------------------------------------------------------- grid and model
@@ -188,11 +177,16 @@ def _grid(config: WaveformConfig, survey: xarray.Dataset, own: Grid | None) -> G
     cells = math.prod(map(float, counts))
     if cells > MAX_CELLS:
         raise checks.invalid("grid.spacing", f"that makes {cells:.3g} cells", f"large enough for at most {MAX_CELLS:.0e}", "Use larger cells.")
-    fewest = config.propagator.order + 1
+    fewest = fewest_cells(config.propagator.order)
     if min(counts) < fewest:
         sizes = " x ".join(map(str, counts))
         raise checks.invalid("grid.spacing", f"that makes {sizes} cells", f"small enough for {fewest} along each axis (order {fewest - 1})")
     return Grid(tuple(high - spacing * np.arange(count, -1, -1) for ((_, high), _), count in zip(sides, counts, strict=True)))
+
+
+def fewest_cells(order: int) -> int:
+    """How many cells there must be along each axis, for differences in space of an order."""
+    return order + 1
 
 
 def _check_even(grid: Grid) -> None:
@@ -304,6 +298,9 @@ def _check_start(velocity: np.ndarray, lower: np.ndarray, upper: np.ndarray, fre
     if crossed.size:
         at = tuple(map(int, crossed[0]))
         raise checks.invalid("bounds", f"lower {lower[at]:g}, upper {upper[at]:g} m/s at cell {at}", "crossed nowhere: lower < upper")
+    if (highest := float(upper[free].max())) > FASTEST:
+        advice = "The highest velocity sets the time step: give little more than that of the fastest rock, such as 7000."
+        raise checks.invalid("bounds.upper", f"{highest:g} m/s", f"at most {FASTEST:g} m/s", advice)
     outside = np.argwhere(free & ((velocity < lower) | (velocity > upper)))
     if outside.size:
         at = tuple(map(int, outside[0]))
@@ -326,13 +323,30 @@ def _check_inside(survey: xarray.Dataset, grid: Grid, free_surface: bool) -> Non
             raise checks.invalid(name, given, expected, f"{len(silent)} are. Give grid.upward, or margin.")
 
 
-def _check_bands(config: WaveformConfig, survey: xarray.Dataset) -> None:
+def _check_bands(config: WaveformConfig, survey: xarray.Dataset, first_time: float) -> None:
     dt = shots.dt(survey)
     lowest, length = (config.bands.lowpass or (np.inf,))[0], float(survey["time"].values[-1])
     if lowest * length < 1:
         raise checks.invalid("bands.lowpass", f"{lowest:g} Hz", f"above {1 / length:.3g} Hz, one period in the records")
     if config.bands.lowcut is not None:
-        _below_nyquist("bands.lowcut", config.bands.lowcut[1], dt / 0.9)
+        below_nyquist("bands.lowcut", config.bands.lowcut[1], dt / 0.9)
     highest = config.bands.lowpass[-1] * config.bands.rolloff if config.bands.lowpass else 0.0
     if highest > 0.5 / dt:
         raise checks.invalid("bands.lowpass", list(config.bands.lowpass or ()), f"times rolloff below the Nyquist frequency, {0.5 / dt:g} Hz")
+    for first, second, third, fourth in filter(None, band_corners(config.bands, 0.5 / dt)):
+        if second > 0:
+            advice = f"corners {4 / (length - first_time):.2g} Hz apart, for instance."
+            _check_ramp("bands.lowcut", first, second, length - first_time, advice)
+        wide = math.ceil(100 * (1 + 4 / (length - first_time) / third)) / 100
+        _check_ramp("bands.rolloff", third, fourth, length - first_time, f"bands.rolloff = {wide:g}, for instance.")
+
+
+def _check_ramp(option: str, low: float, high: float, recorded: float, advice: str) -> None:
+    """Refuse a ramp of a filter, between two frequencies in Hz, that rings for longer than the records last, s; warn from a quarter of them on."""
+    width = high - low
+    given = f"with a ramp of {width:.3g} Hz from {low:g} Hz on, which rings for {1 / width:.3g} s"
+    if width * recorded < 1:
+        raise checks.invalid(option, given, f"wider than {1 / recorded:.3g} Hz, for records of {recorded:.3g} s", f"Widen it: {advice}")
+    if width * recorded < 4:
+        text = f"{option} {given}: the ends of records of {recorded:.3g} s are tapered as long. Widen it to lose less of them: {advice}"
+        warnings.warn(text, stacklevel=2)

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from geoinv.datasets import shots
+from geoinv.operators import checks
 
 from .. import descent
 from .bands import Band, bands
@@ -116,12 +117,11 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
     """
     log = _Log(time.perf_counter(), watch, [])
     done: dict[int, BandResult] = {}
-    velocity, dt = inputs.velocity, shots.dt(inputs.survey)
-    ending = None
+    velocity, ending = inputs.velocity, None
     try:
-        for band in bands(config, dt):
+        for band in bands(config, shots.dt(inputs.survey)):
             with log.listening(band):
-                objective = Objective.of(config, inputs, band, dt)
+                objective = Objective.of(config, inputs, band)
             for result in _rounds(objective, velocity, log):
                 done[band.number] = result
             velocity = objective.velocity(result.model)
@@ -156,11 +156,11 @@ def _rounds(objective: Objective, velocity: np.ndarray, log: _Log) -> Iterator[B
                     diagonal = objective.diagonal(model, config.inversion.preconditioner, config.seed)
                 objective = _with_roughness(objective, model)
         follow = _Follow(objective.band, history, first, log)
-        iterates = _iterates(objective, model, diagonal)
         window = 3 if config.inversion.optimiser == "lbfgs" else 10
         count, tolerance = min(every, limit - first), config.inversion.tolerance
         with warnings.catch_warnings():  # the model that the round ends with is looked at below
             warnings.simplefilter("ignore", UserWarning)
+            iterates = _iterates(objective, model, diagonal)  # computes the first one
             outcome = descent.minimise(iterates, max_iterations=count, tolerance=tolerance, window=window, report=follow)
         model = follow.best.model
         if model.min() < (lowest := objective.wave.velocity_limits[0]):
@@ -201,6 +201,9 @@ class _Follow:
         self.best: Any = None
 
     def __call__(self, iterate: Any) -> None:
+        if not iterate.iteration and iterate.value > 0 and not iterate.gradient.any():
+            advice = "Do waves reach the cells that may change, and are the sizes of data and wavelet comparable?"
+            raise checks.invalid("gradient", f"zero everywhere in band {self._band.number}", "other than zero somewhere", advice)
         if self.best is None or iterate.value < self.best.value:
             self.best = iterate
         if self._first and not iterate.iteration:

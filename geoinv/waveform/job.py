@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray
 
+from geoinv.datasets import shots
 from geoinv.datasets.files import sha256
 from geoinv.operators.grid import Grid
 
 from .. import rundir
 from ..console import COLUMNS, IterationTable, progress
+from . import bands
 from .cells import sampled
 from .config import WaveformConfig
 from .inputs import Inputs, describe, load
@@ -34,12 +36,19 @@ def check(config: WaveformConfig) -> list[str]:
     Raises:
         ValueError: Anything wrong.
     """
-    return check_lines(load(config))
+    return check_lines(_checked(config))
 
 
 def check_lines(inputs: Inputs) -> list[str]:
     """What was read, and what to know about it."""
     return [*describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+
+
+def _checked(config: WaveformConfig) -> Inputs:
+    """The inputs, if every band can begin with them."""
+    inputs = load(config)
+    bands.check(config, inputs)
+    return inputs
 
 
 def invert(
@@ -67,7 +76,7 @@ def invert(
     """
     began = time.perf_counter()
     rundir.prepare(output, overwrite=overwrite)
-    inputs = load(config)
+    inputs = _checked(config)
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -90,7 +99,7 @@ def invert(
     rundir.clear(output)
     _export(config, inputs, model, output)
     records = inversion.history(outcome.bands)
-    rundir.write(output, config=config, model=model, predicted=data, extra={"wavelet": _wavelets(outcome)}, history=records, summary=summary)
+    rundir.write(output, config=config, model=model, predicted=data, extra={"wavelet": _wavelets(outcome, inputs)}, history=records, summary=summary)
     with progress(console, "figures and report"):
         from ..report import write
 
@@ -101,26 +110,41 @@ def invert(
 def _prediction(last: "BandResult", inputs: Inputs) -> tuple[xarray.Dataset, float]:
     """Observed and predicted traces of the last band, and the start model's misfit there, with the wavelet that suits it best.
 
-    From time zero on and no finer than the survey's: band-limited samples may be left out.
+    At the survey's samples, in true time and in its unit: what a raw trace is through the band's filter.
     """
     objective, first = last.objective, last.objective.start(inputs.velocity)
     suited = objective.with_wavelet(last.guess).fitted(first)
-    every = max(1, math.floor(objective.filter.dt / objective.filter.interval * (1 + 1e-9)))
-    kept = slice(objective.filter.lead, None, every)
-    observed = objective.gathers.observed[..., kept]
-    weights = np.concatenate([objective.gathers.weights(np.array([shot])).numpy()[..., kept] for shot in range(len(observed))])
+    times = inputs.survey["time"].values
+    weigh = objective.gathers.weights.at(times)
+
+    def written(traces: np.ndarray) -> np.ndarray:
+        return objective.filter.undone(traces, times.size)
+
+    observed = np.stack([written(gather) for gather in objective.gathers.observed])
+    weights = np.concatenate([weigh(np.array([shot])) for shot in range(len(observed))])
     predicted, left, left_at_start, start_misfit = np.empty_like(observed), np.empty(weights.shape[:2]), np.empty(weights.shape[:2]), 0.0
     for chosen, data in objective.predictions(last.model):
-        predicted[chosen] = data[..., kept]
+        predicted[chosen] = written(data)
         left[chosen] = _unexplained(observed[chosen], predicted[chosen], weights[chosen])
     for chosen, data in suited.predictions(first):
         start_misfit += suited.value_of(chosen, data)
-        left_at_start[chosen] = _unexplained(observed[chosen], data[..., kept], weights[chosen])
-    made = inputs.survey.drop_dims("time").assign_coords(time=("time", objective.gathers.times[kept], {"units": "s"}))
+        left_at_start[chosen] = _unexplained(observed[chosen], written(data), weights[chosen])
     attributes = {"units": inputs.survey["observed"].attrs.get("units", "")}
-    signals = {"observed": (observed, attributes), "predicted": (predicted, attributes), "weight": (weights, {})}
-    made = made.assign({name: (("shot", "receiver", "time"), *each) for name, each in signals.items()})
-    return made.assign(residual=(("shot", "receiver"), left), start_residual=(("shot", "receiver"), left_at_start)), start_misfit
+    unit = np.float32(inputs.unit)
+    weights = weights if objective.config.misfit.normalise else weights / unit
+    signals = {"observed": (observed * unit, attributes), "predicted": (predicted * unit, attributes), "weight": (weights, {})}
+    made = inputs.survey.assign({name: (("shot", "receiver", "time"), *each) for name, each in signals.items()})
+    made = made.assign(residual=(("shot", "receiver"), left), start_residual=(("shot", "receiver"), left_at_start))
+    return _filtered(made, last.band), start_misfit
+
+
+def _filtered(data: xarray.Dataset, band: bands.Band) -> xarray.Dataset:
+    """The traces of a band, which say what was done to them."""
+    if band.corners is None:
+        return shots.add_history(data, "observed and predicted: all frequencies, not filtered").assign_attrs(band=band.number)
+    corners = ", ".join(f"{corner:g}" for corner in band.corners)
+    line = f"observed and predicted: band {band.number}, zero-phase band-pass with cosine tapers between {corners} Hz; times are true"
+    return shots.add_history(data, line).assign_attrs(band=band.number, filter_corners_hz=list(band.corners))
 
 
 def _unexplained(observed: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -144,38 +168,39 @@ def _model(outcome: "Outcome", inputs: Inputs, truth: np.ndarray | None) -> xarr
     return made.assign_attrs(crs=inputs.survey.attrs.get("crs", ""))
 
 
-def _wavelets(outcome: "Outcome") -> xarray.Dataset:
-    """The wavelet of every band before and after it was fitted, (band, time); where each shot has its own, their mean."""
-    longest = max(outcome.bands, key=lambda each: each.objective.gathers.times.size).objective.gathers.times
+def _wavelets(outcome: "Outcome", inputs: Inputs) -> xarray.Dataset:
+    """The wavelet of every band before and after it was fitted, (band, time), in true time; where each shot has its own, their mean."""
+    dt, samples = shots.dt(inputs.survey), inputs.survey.sizes["time"]
+    filters = [each.objective.filter for each in outcome.bands]
+    lead = max(math.ceil(each.lead * each.interval / dt) for each in filters)
     found = {}
     for name, of in (("guess", lambda each: each.guess), ("wavelet", lambda each: each.objective.wavelet)):
-        rows = []
-        for each in outcome.bands:
-            signal = of(each)
-            rows.append(np.interp(longest, each.objective.gathers.times, signal.reshape(-1, signal.shape[-1]).mean(axis=0), 0.0, 0.0))
+        means = [of(each).reshape(-1, of(each).shape[-1]).mean(axis=0) for each in outcome.bands]
+        rows = [inputs.unit * each.undone(mean, samples, lead) for each, mean in zip(filters, means, strict=True)]
         found[name] = (("band", "time"), np.array(rows))
     tops = [each.band.top or np.nan for each in outcome.bands]
-    coords = {"band": [each.band.number for each in outcome.bands], "time": ("time", longest, {"units": "s"}), "frequency": ("band", tops)}
+    times = dt * np.arange(-lead, samples)
+    coords = {"band": [each.band.number for each in outcome.bands], "time": ("time", times, {"units": "s"}), "frequency": ("band", tops)}
     return xarray.Dataset(found, coords=coords)
 
 
 def _summary(
     config: WaveformConfig, inputs: Inputs, outcome: "Outcome", data: xarray.Dataset, model: xarray.Dataset, start_misfit: float
 ) -> dict[str, Any]:
-    residual, live = (data["predicted"] - data["observed"]).values, inputs.survey["live"].values
+    residual, live = (data["predicted"] - data["observed"]).values.astype(np.float64), inputs.survey["live"].values
     uncertainty = np.where(live, inputs.survey["uncertainty"].values, 1.0)[..., None]
     counted = np.broadcast_to(data["weight"].values > 0, residual.shape)
-    bands = [_band(each) for each in outcome.bands]
-    bands[-1]["misfit_start_model"] = start_misfit
+    ends = [_band(each) for each in outcome.bands]
+    ends[-1]["misfit_start_model"] = start_misfit
     return {
         "status": outcome.status,
         "reason": outcome.reason,
-        "iterations": sum(each["iterations"] for each in bands),
+        "iterations": sum(each["iterations"] for each in ends),
         "chi2": float(np.mean(((residual / uncertainty) ** 2)[counted])),
         "rms": float(np.sqrt(np.mean(residual[counted] ** 2))),
         "rms_unit": data["observed"].attrs["units"],
         "misfit": config.misfit.kind,
-        "bands": bands,
+        "bands": ends,
         **_errors(inputs, model),
         "seconds": 0.0,
         "peak_memory_bytes": rundir.peak_memory_bytes(),
@@ -216,9 +241,9 @@ def _errors(inputs: Inputs, model: xarray.Dataset) -> dict[str, float]:
 
 def _files(config: WaveformConfig) -> list[str]:
     """The files that the result depends on."""
-    model = config.model
-    named = (config.data.file, model.file, model.density_file, model.free_file, config.source.file, config.bounds.lower, config.bounds.upper)
-    return sorted({path for path in named if isinstance(path, str)})
+    options = (config.data.file, config.data.geometry, config.source.file, config.bounds.lower, config.bounds.upper)
+    models = (config.model.file, config.model.density_file, config.model.free_file)
+    return sorted({path for path in (*options, *models) if isinstance(path, str)})
 
 
 def _export(config: WaveformConfig, inputs: Inputs, model: xarray.Dataset, output: Path) -> None:

@@ -11,7 +11,8 @@ from typing import final
 
 import tensorflow as tf
 
-from .traces import padded, unit_peak
+from .filters import padded
+from .traces import unit_peak
 
 
 class WaveformMisfit(abc.ABC):

@@ -14,16 +14,20 @@ import numpy as np
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
+from geoinv.operators import checks
 from geoinv.operators.seismic import AcousticWave, wavelets
 from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import StoreAll
 
 from . import source_wavelet, traces
-from .bands import BEYOND, Band, Corners, Filter, Gathers, averaging, build_operator, changed, snapshots, stable_step
+from .bands import Band, Setup, adjoint_corners, adjoint_top
 from .cells import Averaging, interpolated
 from .config import Source, WaveformConfig
+from .filters import Corners, Filter
+from .gathers import Gathers
 from .inputs import Inputs
 from .misfit import L2, CrossCorrelation, Envelope, WaveformMisfit
+from .waves import build_operator, changed, snapshots
 
 MISFITS: dict[str, WaveformMisfit] = {"l2": L2(), "crosscorrelation": CrossCorrelation(), "envelope": Envelope()}
 #: A difference from cell to cell of this fraction of the mean velocity, everywhere, is a roughness of 1.
@@ -33,7 +37,7 @@ ROUGH = 0.01
 @final
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Twice the misfit over the number of its terms (chi2 for 'l2'), and the roughness of the change.
+    """Twice the misfit over the number of its terms (chi2 for 'l2'), and the roughness of the change; data and wavelet in `Inputs.unit`.
 
     Args:
         config, inputs: Of the job.
@@ -57,19 +61,17 @@ class Objective:
     roughness: float = 0.0
 
     @classmethod
-    def of(cls, config: WaveformConfig, inputs: Inputs, band: Band, dt: float) -> "Objective":
-        """That of a band of a survey sampled every dt s, with the wavelet as it was before any fit.
+    def of(cls, config: WaveformConfig, inputs: Inputs, band: Band) -> "Objective":
+        """That of a band, with the wavelet as it was before any fit.
 
         Raises:
             ValueError: The operator refuses the inputs, or no data count.
         """
-        cells = averaging(config, inputs, band)
-        chosen = Filter.of(band.corners, dt, stable_step(config, inputs, cells.coarse))
-        wavelet = chosen.eased(chosen(inputs.wavelet).astype(np.float64))
-        wave = build_operator(config, inputs, cells.coarse, wavelet, chosen.interval)
-        if config.source.per_shot:
-            wavelet = np.array(wave.wavelet)
-        return cls(config, inputs, band, chosen, Gathers.of(inputs, chosen, config.misfit, band.time_power), cells, wave, wavelet)
+        setup = Setup.of(config, inputs, band)
+        wave = build_operator(config, inputs, setup.averaging.coarse, setup.wavelet, setup.filter.interval)
+        wavelet = np.array(wave.wavelet) if config.source.per_shot else setup.wavelet
+        gathers = Gathers.of(inputs, setup.filter, setup.weights)
+        return cls(config, inputs, band, setup.filter, gathers, setup.averaging, wave, wavelet)
 
     # ---------------------------------------------------------------------------------------------------------- model
 
@@ -117,6 +119,9 @@ class Objective:
         """
         medium = self._on_band(model)
         found = self.wave.illumination(medium).numpy().astype(np.float64) * (2 / medium["velocity"].numpy()) ** 2
+        if not 0 < found.max() < np.inf:
+            given, expected = f"of {found.max():g} at most", "positive where waves pass, and finite"
+            raise checks.invalid("illumination", given, expected, "Are the sizes of data and wavelet comparable? See source.amplitude.")
         if kind == "hessian":
             found += 1e-9 * found.max()
             squares = self._summed(model, lambda shot, data: self._noise(shot, data, seed), power=2)
@@ -134,7 +139,7 @@ class Objective:
     def _misfit(self, shot: int, data: tf.Tensor) -> tuple[float, tf.Tensor]:
         """One shot's part of the objective, and its derivative with respect to the data [receiver, time]."""
         chosen = np.array([shot])
-        observed, weights = tf.constant(self.gathers.observed[chosen]), self.gathers.weights(chosen)
+        observed, weights = tf.constant(self.gathers.observed[chosen]), tf.constant(self.gathers.weights(chosen))
         misfit = MISFITS[self.config.misfit.kind]
         with tf.GradientTape() as tape:
             tape.watch(data)
@@ -155,8 +160,7 @@ class Objective:
 
     @functools.cached_property
     def _adjoint_corners(self) -> Corners | None:
-        top = self.band.corners[3] if self.band.corners else wavelets.band(self.wave.wavelet, self.wave.dt)[1]
-        return (0.0, 0.0, top, BEYOND * top) if 0 < BEYOND * top < 0.5 / self.wave.dt else None
+        return adjoint_corners(self.band.corners, self.wave.wavelet, self.wave.dt)
 
     @property
     def _count(self) -> float:
@@ -194,8 +198,7 @@ class Objective:
     def tuned(self, model: np.ndarray) -> "Objective":
         """The same with the wavelet fitted at a model, and with what the operator keeps chosen for it."""
         tuned = self.fitted(model)
-        corners = tuned._adjoint_corners
-        highest = 0.5 / tuned.wave.dt if corners is None else corners[3]
+        highest = adjoint_top(self.band.corners, tuned.wave.wavelet, tuned.wave.dt)
         return dataclasses.replace(tuned, wave=changed(tuned.wave, differentiation=snapshots(self.config, tuned.wave, highest)))
 
     def with_wavelet(self, wavelet: np.ndarray) -> "Objective":
@@ -205,7 +208,7 @@ class Objective:
 
     def _filtered_wavelet(self, model: np.ndarray, source: Source) -> np.ndarray:
         equations = [
-            source_wavelet.normal_equations(data, self.gathers.observed[shots], self.gathers.weights(shots).numpy())
+            source_wavelet.normal_equations(data, self.gathers.observed[shots], self.gathers.weights(shots))
             for shots, data in self.predictions(model)
         ]
         whole = self.wavelet.shape[-1] * self.wave.dt

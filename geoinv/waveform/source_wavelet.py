@@ -18,8 +18,8 @@ import scipy.fft
 
 from geoinv.operators import checks
 
-from . import traces
-from .traces import check_corners, padded, trapezoid
+from . import filters
+from .filters import check_corners, padded, trapezoid
 
 
 @final
@@ -155,7 +155,7 @@ def _window(samples: int, dt: float, duration: float | None, taper: float) -> np
     if not 0 <= taper <= end:
         raise checks.invalid("taper", f"{taper} s", f"between zero and the duration, {end:g} s")
     remaining = end - np.arange(samples) * dt
-    return traces.taper(remaining, taper)
+    return filters.taper(remaining, taper)
 
 
 def _length(samples: int) -> int:

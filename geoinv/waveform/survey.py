@@ -10,6 +10,8 @@ import numpy as np
 import xarray
 
 from geoinv.datasets import netcdf, segy, shots
+from geoinv.datasets.segy_headers import COORDINATES
+from geoinv.datasets.table import read_table
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS
 
@@ -20,14 +22,17 @@ NETCDF = (".nc", ".nc4")
 CLIPPED = 4
 
 
-def read_survey(data: Data) -> tuple[xarray.Dataset, float]:
-    """The shots of the config's [data] with uncertainties, and when their records begin, s."""
+def read_survey(data: Data) -> tuple[xarray.Dataset, float, np.ndarray]:
+    """The shots of the config's [data] with uncertainties, when their records begin, s, and their numbers in the file, from 0 on [shot]."""
     survey = _read(data)
     if data.first_shot >= survey.sizes["shot"]:
         raise checks.invalid("data.first_shot", data.first_shot, f"below the number of shots, {survey.sizes['shot']}")
-    survey = shots.select_shots(survey, np.arange(data.first_shot, survey.sizes["shot"], data.shot_every)) if _selects(data) else survey
-    survey = _heard(survey.isel(receiver=slice(None, None, data.receiver_every)))
+    numbers = np.arange(data.first_shot, survey.sizes["shot"], data.shot_every)
+    survey = shots.select_shots(survey, numbers) if _selects(data) else survey
+    survey, kept = _heard(survey.isel(receiver=slice(None, None, data.receiver_every)))
     _warn_of_clipping(survey)
+    if data.dimensions == 3 and shots.axes_of(survey) == DIMS[2]:
+        raise checks.invalid("data.dimensions", 3, "2 for a survey without northings")
     if data.dimensions == 2 and shots.axes_of(survey) == DIMS[3]:
         survey = shots.project_to_line(survey)
     survey, first_time = _from_zero(survey)
@@ -35,15 +40,17 @@ def read_survey(data: Data) -> tuple[xarray.Dataset, float]:
         if data.record_length < 2 * shots.dt(survey):
             raise checks.invalid("data.record_length", f"{data.record_length:g} s", f"several samples of {shots.dt(survey):g} s")
         survey = survey.sel(time=survey["time"] <= data.record_length * (1 + 1e-9))
-    rms = np.sqrt(np.mean(np.square(survey["observed"].values), axis=2, dtype=np.float64))[survey["live"].values]
-    floor = data.uncertainty_floor * float(np.median(rms))
+    sizes = shots.rms(survey)
+    if not sizes.any():
+        raise checks.invalid("data", "with zeros only from the source's time to the records' end", "records of waves", "Lengthen record_length.")
+    floor = data.uncertainty_floor * float(np.median(sizes[survey["live"].values]))
     if floor or not np.all(survey["uncertainty"].values[survey["live"].values] > 0):
         survey = shots.assign_uncertainty(survey, floor=floor, relative=data.uncertainty_relative)
-    return shots.validate(survey), first_time
+    return shots.validate(survey), first_time, numbers[kept]
 
 
-def _heard(survey: xarray.Dataset) -> xarray.Dataset:
-    """The survey with traces of zeros taken as dead, and without the shots that have no other."""
+def _heard(survey: xarray.Dataset) -> tuple[xarray.Dataset, np.ndarray]:
+    """The survey with traces of zeros taken as dead and without the shots that have no other, and a mask of those it keeps [shot]."""
     live = survey["live"].values
     heard = live & (survey["observed"].values != 0).any(axis=2)
     if not heard.any():
@@ -55,7 +62,7 @@ def _heard(survey: xarray.Dataset) -> xarray.Dataset:
     if not kept.all():
         warnings.warn(f"{np.sum(~kept)} shots without a live trace are left out (shot {int(np.argmin(kept))})", stacklevel=2)
     alone = survey["uncertainty"].values * heard
-    return survey.assign_coords(live=(("shot", "receiver"), heard)).assign(uncertainty=(("shot", "receiver"), alone)).isel(shot=kept)
+    return survey.assign_coords(live=(("shot", "receiver"), heard)).assign(uncertainty=(("shot", "receiver"), alone)).isel(shot=kept), kept
 
 
 def _warn_of_clipping(survey: xarray.Dataset) -> None:
@@ -80,13 +87,26 @@ def _selects(data: Data) -> bool:
 def _read(data: Data) -> xarray.Dataset:
     form = data.format if data.format != "auto" else ("netcdf" if Path(data.file).suffix.lower() in NETCDF else "segy")
     if form == "segy":
-        return segy.read(data.file, units=data.length_units, group_by=data.group_by, dt=data.sampling_interval, crs=data.crs or "")
-    for name in ("length_units", "group_by", "sampling_interval"):
+        places = "header" if data.geometry is None else _geometry(data.geometry)
+        survey = segy.read(
+            data.file, coordinates=places, units=data.length_units, group_by=data.group_by, dt=data.sampling_interval, crs=data.crs or ""
+        )
+        return survey if data.geometry is None else shots.add_history(survey, f"coordinates read from {data.geometry}")
+    for name in ("length_units", "group_by", "sampling_interval", "geometry"):
         if getattr(data, name) is not None:
             raise checks.invalid(f"data.{name}", getattr(data, name), "off for netCDF files", "They say it themselves.")
     survey = shots.check_layout(netcdf.read(data.file))
     shots.check_values(survey)
     return survey.assign_attrs(crs=survey.attrs.get("crs") or data.crs or "")
+
+
+def _geometry(path: str) -> dict[str, np.ndarray]:
+    """The coordinates of a table, m, by name [trace]."""
+    table = read_table(path)
+    unknown = [name for name in table.columns if name not in COORDINATES]
+    if unknown:
+        raise checks.invalid("data.geometry", f"'{path}' with a column '{unknown[0]}'", f"a table whose columns are of {', '.join(COORDINATES)}")
+    return {name: table.numbers(name) for name in table.columns}
 
 
 def _from_zero(survey: xarray.Dataset) -> tuple[xarray.Dataset, float]:

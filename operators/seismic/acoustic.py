@@ -136,6 +136,8 @@ class AcousticWave(ForwardOperator):
                 raise checks.invalid("grid", f"with cells of {widths.min():g} to {widths.max():g} m along {dim}", "of cells of one size")
         if self.acquisition.sources.shape[2] != self.grid.ndim:
             raise checks.invalid("acquisition", f"of {self.acquisition.sources.shape[2]} axes", f"of {self.grid.ndim}, as the grid")
+        if self.density is not None and "density" in self.parameters:
+            raise checks.invalid("density", "given, and in parameters", "one of the two")
         if self.density is not None:
             object.__setattr__(self, "density", checks.positive("density", checks.shape("density", self.density, self.grid.shape)))
         object.__setattr__(self, "wavelet", judging.wavelet(self.wavelet, self.samples, self.acquisition.sources.shape[:2]))
