@@ -23,6 +23,9 @@ _HOMES = {
     "svd": "spectrum",
     "condition": "spectrum",
     "Posterior": "resolution",
+    "Prior": "directions",
+    "Informed": "directions",
+    "informed": "directions",
     "plan": "planner",
     "Loop": "looped",
 }
