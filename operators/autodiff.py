@@ -4,6 +4,7 @@ Tapes and accumulators never look inside a function given to `differentiable`: t
 and pushforward. Rules are made of such functions again, so that derivatives of derivatives follow the rules too.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 import tensorflow as tf
 from tensorflow.python.eager import record  # no public name; tests/test_forward.py says at once if it moves
 from tensorflow.python.ops import control_flow_v2_func_graphs as branches  # nor this
+from tensorflow.python.ops import handle_data_util as handles  # nor this
 
 if TYPE_CHECKING:
     from .forward import ForwardOperator, Linearization
@@ -31,15 +33,17 @@ def differentiable(
 
     Args:
         function: The primal; never differentiated itself.
-        pullback: (inputs, results, cotangents) to one cotangent for each input; itself made of differentiable functions.
+        pullback: (inputs, results, cotangents) to one cotangent for each input; itself made of differentiable functions. A function
+            in the place of a cotangent (see `postponed`) is called only if a tape watches that input by now, or if nobody can say.
         pushforward: (inputs, results, tangents) to the tangents of the results; itself made of differentiable functions.
         inputs: Float or complex tensors.
     """
     inputs = tuple(tf.convert_to_tensor(part) for part in inputs)
 
-    def back(at: Sequence[tf.Tensor], cotangents: Sequence[Any]) -> list[Any]:
+    def back(at: Sequence[tf.Tensor], cotangents: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:
         # What a user gathers from a result comes back as IndexedSlices.
-        return list(pullback(at, outputs, [tf.convert_to_tensor(part) for part in cotangents]))
+        found = pullback(at, outputs, [tf.convert_to_tensor(part) for part in cotangents])
+        return [part if not callable(part) else part() if want else None for part, want in zip(found, wanted, strict=True)]
 
     if not recording():
         return list(function(*inputs))  # nobody asks for a derivative: the records below would cost more than a small product
@@ -51,13 +55,15 @@ def differentiable(
 
     @tf.custom_gradient
     def evaluate(*inputs: tf.Tensor) -> tuple[Any, Any]:
-        return values, lambda *cotangents: tuple(back(inputs, cotangents))
+        # This rule serves a graph that asks for all cotangents: which of them matter, TensorFlow does not say.
+        return values, lambda *cotangents: tuple(back(inputs, cotangents, [True] * len(inputs)))
 
+    watched = [record.should_record_backprop([part]) for part in inputs]
     with record.stop_recording():
         outputs = list(evaluate(*inputs))
     record.record_operation(
         "Differentiable", outputs, list(inputs),
-        lambda *cotangents: back(inputs, cotangents),
+        lambda *cotangents: back(inputs, cotangents, watched),
         lambda *tangents: list(pushforward(inputs, outputs, tangents)),
     )  # fmt: skip
     return outputs
@@ -74,19 +80,11 @@ def pulled(function: Callable[[], Sequence[tf.Tensor]], at: Sequence[Any], w: Se
 
 
 def pushed(function: Callable[[], Sequence[tf.Tensor]], at: Sequence[Any], v: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """``function()``, and its change when the tensors and variables that it reads change by v."""
-    with tf.autodiff.ForwardAccumulator(list(at), list(v)) as forward:
-        values = list(function())
-    return values, [forward.jvp(value, tf.UnconnectedGradients.ZERO) for value in values]
+    """``function()``, and its change when the tensors and variables that it reads change by v: the gradient, linear in w, differentiated by w.
 
-
-def pushed_again(
-    function: Callable[[], Sequence[tf.Tensor]], at: Sequence[Any], v: Sequence[tf.Tensor]
-) -> tuple[list[tf.Tensor], list[tf.Tensor]]:  # fmt: skip
-    """The same, for a function that is itself made with `pushed`: the gradient, which is linear in w, differentiated by w.
-
-    Two of TensorFlow's accumulators within a tape give an error in eager mode and wrong numbers in graphs (2.21); tapes nest to any
-    depth. Graphs drop what is not needed of the way back. But unlike in `pushed`, operators must be twice differentiable.
+    Not by TensorFlow's accumulator: under a tape or in a graph it looks inside of `tf.custom_gradient`, and two of them give wrong numbers
+    (2.21). Tapes nest to any depth, keep to the rules they are given, and graphs drop what is not needed of the way back. The outer tape
+    watches w alone, so that no second derivatives are asked for.
     """
     with tf.GradientTape(watch_accessed_variables=False) as outer:
         with tf.GradientTape(watch_accessed_variables=False) as inner:
@@ -98,7 +96,14 @@ def pushed_again(
             outer.watch(each)
         back = inner.gradient(values, list(at), output_gradients=w, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         back = [tf.convert_to_tensor(part) for part in back]
-    return values, outer.gradient(back, w, output_gradients=list(v), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    # `here`: the gradient of a branch takes no tensor from a graph further out than the next one.
+    return values, outer.gradient(back, w, output_gradients=here(list(v)), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def postponed(cotangents: Callable[[], Sequence[tf.Tensor]], count: int) -> list[Callable[[], tf.Tensor]]:
+    """So many cotangents of a pullback, all computed when the first one is asked for: they cost much, or are refused."""
+    found = functools.cache(cotangents)
+    return [functools.partial(lambda i: found()[i], i) for i in range(count)]
 
 
 def recording() -> bool:
@@ -146,6 +151,8 @@ def standing_in(outer: Sequence[tf.Tensor], inner: Sequence[tf.Tensor]) -> Itera
     """While it lasts a function that reads the outer tensors gets the inner ones instead, which belong to the function's graph."""
     graph = tf.compat.v1.get_default_graph()
     for each, value in zip(outer, inner, strict=True):
+        if each.dtype == tf.resource:
+            handles.copy_handle_data(each, value)  # the shape of what a variable holds
         graph.replace_capture(each, value)
     try:
         yield
@@ -167,7 +174,8 @@ class Recorded:
     """An operator at one model as TensorFlow differentiates it: F(m), J v, J* w and their derivatives, written with one another.
 
     With C(v, w) = `hessian_product`: the cotangent u of J v goes to (C(v, u), J* u) for (m, v), that of J* w to (C(u, w), J u)
-    for (m, w). What is not known, F''(v, v') in the data and third derivatives, raises; it is never a silent zero.
+    for (m, w), where C is computed only if a tape watches m; that of C(v, w) to C(u, w) for v. What is not known, F''(v, v') in the
+    data and third derivatives, raises; it is never a silent zero.
     """
 
     operator: "ForwardOperator"
@@ -193,7 +201,7 @@ class Recorded:
         n = len(model)
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.pushforward(self._model(at[n:]))),
-            lambda at, _, u: [*self._bend(at[:n], at[n:], u), *self._adjoint(at[:n], u)],
+            lambda at, _, u: [*postponed(lambda: self._bend(at[:n], at[n:], u), n), *self._adjoint(at[:n], u)],
             _refuse,
             *model, *v,
         )  # fmt: skip
@@ -202,7 +210,7 @@ class Recorded:
         n = len(model)
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.pullback(self._data(at[n:]))),
-            lambda at, _, u: [*self._bend(at[:n], u, at[n:]), *self._tangent(at[:n], u)],
+            lambda at, _, u: [*postponed(lambda: self._bend(at[:n], u, at[n:]), n), *self._tangent(at[:n], u)],
             lambda at, _, d: [
                 a + b for a, b in zip(self._bend(at[:n], d[:n], at[n:]), self._adjoint(at[:n], d[n:]), strict=True)
             ],
@@ -215,7 +223,8 @@ class Recorded:
             _refuse()
         return differentiable(
             lambda *at: tf.nest.flatten(self.derivative.hessian_product(self._model(at[n : 2 * n]), self._data(at[2 * n :]))),
-            _refuse,
+            # Symmetric in v.
+            lambda at, _, u: [*postponed(_refuse, n), *self._bend(at[:n], u, at[2 * n :]), *postponed(_refuse, len(at) - 2 * n)],
             _refuse,
             *model, *v, *w,
         )  # fmt: skip

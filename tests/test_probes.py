@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from registry import Exponential
 
 from geoinv.operators.forward import Linearization, ravel
 from geoinv.operators.sensitivity import (
@@ -111,6 +112,28 @@ def test_sparse_jacobians_in_as_many_products_as_colours(at: Linearization) -> N
         found = sparse_jacobian(counted, given)
         np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=1e-14)
         assert products == [kind] * 4 + ["J"], "neighbours up to three apart share a row; one more product to try the result"
+
+
+@tf.custom_gradient
+def hidden_sine(x: tf.Tensor) -> Any:
+    return tf.stop_gradient(tf.sin(x)), lambda g: g * tf.cos(x)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_functions_with_rules_and_operators_of_their_own(jit_compile: bool) -> None:
+    """Of sin(exp(m)) the products are those of its two derivatives, in whichever way these are known."""
+    v, w = (tf.constant(RANDOM.normal(size=SIZE)) for _ in range(2))
+    slope, bend = tf.exp(MODEL) * tf.cos(tf.exp(MODEL)), tf.exp(MODEL) * tf.cos(tf.exp(MODEL)) - tf.exp(2 * MODEL) * tf.sin(tf.exp(MODEL))
+    for twice in (True, False):
+        exponential = Exponential(SIZE, twice_differentiable=twice)
+        at = linearization(lambda m, exponential=exponential: hidden_sine(exponential(m)), MODEL, jit_compile=jit_compile)
+        np.testing.assert_allclose(at.jvp(v), slope * v, rtol=1e-13)
+        np.testing.assert_allclose(at.vjp(w), slope * w, rtol=1e-13)
+        if twice:
+            np.testing.assert_allclose(at.hessian_product(v, w), bend * v * w, rtol=1e-12)
+        else:
+            with pytest.raises(ValueError, match="not twice differentiable"):
+                at.hessian_product(v, w)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

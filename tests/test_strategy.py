@@ -1,5 +1,6 @@
 """Reversal with checkpoints: the binomial optimum of Griewank & Walther, and the errors of use."""
 
+import functools
 import math
 import weakref
 from types import SimpleNamespace
@@ -25,6 +26,24 @@ def test_cost_is_the_binomial_optimum(checkpoints: int) -> None:
     """Griewank & Walther count the state at the start as a checkpoint; here it is there anyway."""
     for segments in range(1, 41):
         assert strategy.cost(segments, checkpoints - 1)[0] == binomial_cost(segments, checkpoints), segments
+
+
+@functools.cache
+def best_split(segments: int, checkpoints: int) -> tuple[int, int]:
+    """(segment runs, first split), by trying them all: the recursion in the module's docstring."""
+    if segments == 1:
+        return 1, 0
+    if checkpoints == 0:
+        return segments * (segments + 1) // 2, 0
+    tried = range(1, segments)
+    return min((split + best_split(segments - split, checkpoints - 1)[0] + best_split(split, checkpoints)[0], split) for split in tried)
+
+
+def test_cost_and_first_split_are_those_of_the_recursion() -> None:
+    for checkpoints in range(8):
+        for segments in range(1, 60):
+            assert strategy.cost(segments, checkpoints) == best_split(segments, checkpoints), (segments, checkpoints)
+    assert strategy.cost(10**6, 20)[0] == binomial_cost(10**6, 21), "no table of a million rows"
 
 
 class State:
@@ -88,7 +107,7 @@ def test_plans() -> None:
 
 
 @pytest.mark.parametrize("kind", [Every, Checkpointed])
-@pytest.mark.parametrize("given", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("given", [0, -1, 1.5, "2", True])
 def test_counts_are_whole_numbers(kind: type, given: object) -> None:
     with pytest.raises(ValueError, match="a whole number, 1 or more"):
         kind(given)

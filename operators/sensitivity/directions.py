@@ -10,14 +10,16 @@ a posterior is made of the first of them (Spantini et al., SIAM J. Sci. Comput. 
 .. math:: C = R^{-1} - \sum_i \frac{\lambda_i}{1 + \lambda_i} v_i v_i^T, \qquad
           \mathcal{R} = C J^* W J = \sum_i \frac{\lambda_i}{1 + \lambda_i} v_i (R v_i)^T .
 
-They are found by Lanczos iterations in the inner product of R, one product with :math:`J^* W J` each, all vectors kept orthogonal. A
-constant added to the reference model changes the answer of the inversion by :math:`1 - \mathcal{R} 1`: the index by which Oldenburg & Li
-(Geophysics 64, 1999) tell the depth of investigation, here without a second inversion.
+They are found by Lanczos iterations in the inner product of R, one product with :math:`J^* W J` each, all vectors kept orthogonal.
+
+A change x of the reference model changes the answer of the inversion by :math:`(1 - \mathcal{R}) x`. How much of it is left tells the
+depth of investigation (Oldenburg & Li, Geophysics 64, 1999); they take a constant for x, which gravity data see at any depth, here it is
+drawn from the prior: no second inversion is needed.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import scipy.sparse
@@ -89,6 +91,20 @@ class Prior:
         return self.solve(drive)
 
 
+class Spread(NamedTuple):
+    """What is left open.
+
+    Args:
+        prior, posterior: Standard deviations [model] before the data and after them, right to ``sqrt(1 / (2 samples))`` of themselves.
+        kept: Part of a change of the reference model that the answer keeps [model], the index of the depth of investigation: 0 where data
+            decide, 1 where the reference does.
+    """
+
+    prior: Estimate
+    posterior: Estimate
+    kept: np.ndarray
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Informed:
@@ -140,12 +156,13 @@ class Informed:
         return np.sum(self.gains * self.vectors * (self.prior.precision @ self.vectors), axis=1)
 
     @property
-    def index(self) -> np.ndarray:
-        """What of a constant added to the reference model the answer keeps: 0 where data decide, 1 where the reference does."""
-        return 1 - self.resolved(np.ones(self.prior.size))
+    def coverage(self) -> np.ndarray:
+        """The square root of the diagonal of ``J* W J``: the signal-to-noise ratio of a unit change of each unknown, as far as it is known."""
+        across = self.prior.precision @ self.vectors
+        return np.sqrt(np.sum(self.values * across**2, axis=1))
 
-    def deviations(self, *, samples: int = 400, seed: int = 0) -> tuple[Estimate, Estimate]:
-        """Standard deviations of the prior and of the posterior, from models drawn from either: right to ``sqrt(1 / (2 samples))`` of themselves.
+    def spread(self, *, samples: int = 400, seed: int = 0) -> Spread:
+        """Deviations and the index of the depth of investigation, from models drawn from the prior.
 
         Args:
             samples: How many; each takes a solve with R, and no product with J.
@@ -153,16 +170,18 @@ class Informed:
         """
         if samples != int(samples) or samples < 2:
             raise checks.invalid("samples", samples, "a whole number, 2 or more")
-        random, squares = np.random.default_rng(seed), np.zeros((2, self.prior.size))
-        shrink = 1 - 1 / np.sqrt(1 + self.values)
+        random, squares = np.random.default_rng(seed), np.zeros((3, self.prior.size))
         across = self.prior.precision @ self.vectors
         counts = [min(50, samples - first) for first in range(0, samples, 50)]
         for count in tracked(counts, "samples"):
             drawn = self.prior.samples(count, random)
-            known = drawn - self.vectors @ (shrink[:, np.newaxis] * (across.T @ drawn))
-            squares += np.stack([np.sum(each**2, axis=1) for each in (drawn, known)])
-        prior, posterior = np.sqrt(squares / samples)
-        return tuple(Estimate(each, each / np.sqrt(2 * samples), samples) for each in (prior, posterior))  # type: ignore[return-value]
+            along = across.T @ drawn
+            # Shrunk along the directions a model drawn from the prior is one drawn from the posterior.
+            known, left = (drawn - self.vectors @ (part[:, np.newaxis] * along) for part in (1 - 1 / np.sqrt(1 + self.values), self.gains))
+            squares += np.stack([np.sum(each**2, axis=1) for each in (drawn, known, left)])
+        prior, posterior, kept = np.sqrt(squares / samples)
+        error = 1 / np.sqrt(2 * samples)
+        return Spread(Estimate(prior, error * prior, samples), Estimate(posterior, error * posterior, samples), kept / prior)
 
 
 def informed(

@@ -26,7 +26,8 @@ def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile:
         Products with second derivatives raise where the function holds an operator that is not twice differentiable.
 
     Raises:
-        ValueError: The function calls NumPy or Python on the way from model to data (the line is named), or model or data have no derivative.
+        ValueError: The function calls NumPy or Python on the way from model to data, draws random numbers or assigns variables (the line is
+            named), or model or data have no derivative.
     """
     model = tf.nest.map_structure(tf.convert_to_tensor, model)
     seen = apart(lambda: Traced.of("function", function, model))

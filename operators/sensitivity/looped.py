@@ -1,8 +1,8 @@
 r"""The ways in which a loop can be run back: its strategies, each with the time and the memory that it is expected to take.
 
 A gradient runs every step back once and forward as many times as the strategy says: once where all is kept, twice for `Boundary`, and
-for checkpoints as Revolve counts (`strategy.cost`); each segment that is run costs a call besides. So three times that are measured, of
-a run ahead and of a gradient with few segments and with many, give all others.
+for checkpoints as Revolve counts (`strategy.cost`); where segments are calls of their own, as those of waves are, each costs some time
+besides. So three times that are measured, of a run ahead and of a gradient with few segments and with many, give all others.
 """
 
 import functools

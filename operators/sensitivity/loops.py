@@ -1,9 +1,8 @@
 """Loops over a step, forward and back, as graphs of a fixed largest length."""
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, final
 
 import tensorflow as tf
 
@@ -12,20 +11,27 @@ from ..graphs import compiled, traced
 from .tracing import Traced, floating
 
 Tensors = list[tf.Tensor]
-#: Of the floating leaves, and of what the step reads from outside.
-Cotangents = tuple[Tensors, Tensors]
+
+
+class Cotangents(NamedTuple):
+    """Of the floating leaves, and of what the step reads from outside."""
+
+    leaves: Tensors
+    outside: Tensors
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Loops:
-    """What a scan runs. One graph serves all numbers of steps up to `most`.
+    """What a scan runs, each in one graph.
 
     Args:
         step, inverse: From and to lists of leaves.
         most: Of the steps whose states are kept at once.
         jit_compile: Whether XLA compiles the loops.
-        scoped: Tensors of a graph that they read from outside, for which all runs are given others: in the gradient of that graph, say.
+        scoped: Tensors that they read from outside, for which all runs are given others: in the gradient of a graph, say.
+        graphs: Those made so far, each when it is first run. Not cached properties: those hold one lock for all instances while they are
+            made, and the step of one loop may run another one, in another thread.
     """
 
     step: Traced
@@ -33,87 +39,112 @@ class Loops:
     most: int
     jit_compile: bool
     scoped: tuple[tf.Tensor, ...]
+    graphs: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def forward(self, count: int, leaves: Tensors, scoped: Tensors) -> Tensors:
         """The leaves after `count` steps."""
-        return list(self._forward(tf.constant(count), scoped, leaves))
+        return self._graph(self._forward, scoped, tf.constant(count), leaves)
 
     def record(self, count: int, leaves: Tensors, scoped: Tensors) -> tuple[Tensors, Tensors]:
         """The same, and the leaves before each step, [most, ...]."""
-        end, stacks = self._record(tf.constant(count), scoped, leaves)
-        return list(end), list(stacks)
+        return self._graph(self._record, scoped, tf.constant(count), leaves)
 
     def back(self, count: int, stacks: Tensors, later: Cotangents, scoped: Tensors) -> Cotangents:
         """The cotangents before the steps from those after them."""
-        w, outside = self._back(tf.constant(count), scoped, stacks, *later)
-        return list(w), list(outside)
+        return self._graph(self._back, scoped, tf.constant(count), stacks, later)
 
-    def unwind(self, count: int, leaves: Tensors, later: Cotangents, scoped: Tensors) -> Cotangents:
-        """The same from the leaves after the steps, which the inverse undoes."""
-        w, outside = self._unwind(tf.constant(count), scoped, leaves, *later)
-        return list(w), list(outside)
+    def unwind(self, count: int, leaves: Tensors, later: Cotangents, scoped: Tensors) -> tuple[Tensors, tf.Tensor, Cotangents]:
+        """The same from the leaves after the steps, which the inverse undoes; with the leaves that it comes to, and their largest on the way."""
+        return self._graph(self._unwind, scoped, tf.constant(count), leaves, later)
 
-    # ----------------------------------------------------------------------------------------------------------- graphs
+    def keep(self, counts: list[int], slots: int, leaves: Tensors, scoped: Tensors) -> tuple[Tensors, Tensors]:
+        """The leaves after so many steps and so many more, and those before each of these runs, in the first of the slots [slots, ...]."""
+        kept = [tf.zeros([slots, *leaf.shape], leaf.dtype) for leaf in self.step.spec]
+        return self._graph(self._keep, scoped, tf.constant(counts), leaves, kept)
 
-    @functools.cached_property
-    def _forward(self) -> Any:
-        def loop(count: tf.Tensor, leaves: Tensors) -> Tensors:
-            return tf.while_loop(lambda i, _: i < count, lambda i, now: (i + 1, self.step.function(now)), (0, leaves))[1]
+    def reverse(self, moves: list[tuple[int, int, int]], kept: Tensors, later: Cotangents, scoped: Tensors) -> Cotangents:
+        """The cotangents before all steps from the states that are kept.
 
-        return self._graph(loop, self.step.spec)
+        Args:
+            moves: (slot, steps ahead, steps back) in turn: from the state in a slot on to the next slot, or back from the slot.
+            kept: By `keep`.
+            later, scoped: As of the others.
+        """
+        return self._graph(self._reverse, scoped, tf.constant(moves), kept, later)
 
-    @functools.cached_property
-    def _record(self) -> Any:
-        def loop(count: tf.Tensor, leaves: Tensors) -> tuple[Tensors, Tensors]:
-            arrays = [tf.TensorArray(leaf.dtype, self.most, element_shape=leaf.shape) for leaf in leaves]
+    # ------------------------------------------------------------------------------------------------------------ loops
 
-            def one(i: tf.Tensor, now: Tensors, arrays: list[tf.TensorArray]) -> tuple[tf.Tensor, Tensors, list[tf.TensorArray]]:
-                return i + 1, self.step.function(now), [array.write(i, leaf) for array, leaf in zip(arrays, now, strict=True)]
+    def _forward(self, count: tf.Tensor, leaves: Tensors) -> Tensors:
+        return tf.while_loop(lambda i, _: i < count, lambda i, now: (i + 1, self.step.function(now)), (0, leaves))[1]
 
-            _, end, arrays = tf.while_loop(lambda i, *_: i < count, one, (0, leaves, arrays))
-            return end, [array.stack() for array in arrays]
+    def _record(self, count: tf.Tensor, leaves: Tensors) -> tuple[Tensors, Tensors]:
+        def one(i: tf.Tensor, now: Tensors, arrays: list[tf.TensorArray]) -> tuple[tf.Tensor, Tensors, list[tf.TensorArray]]:
+            return i + 1, self.step.function(now), _written(arrays, i, now)
 
-        return self._graph(loop, self.step.spec)
+        arrays = [tf.TensorArray(leaf.dtype, self.most, element_shape=leaf.shape) for leaf in leaves]
+        _, end, arrays = tf.while_loop(lambda i, *_: i < count, one, (0, leaves, arrays))
+        return end, [array.stack() for array in arrays]
 
-    @functools.cached_property
-    def _back(self) -> Any:
-        def loop(count: tf.Tensor, stacks: Tensors, w: Tensors, outside: Tensors) -> Cotangents:
-            def one(i: tf.Tensor, w: Tensors, outside: Tensors) -> tuple[tf.Tensor, Tensors, Tensors]:
-                return i + 1, *self._pulled([tf.gather(stack, count - 1 - i) for stack in stacks], w, outside)
+    def _back(self, count: tf.Tensor, stacks: Tensors, later: Cotangents) -> Cotangents:
+        def one(i: tf.Tensor, later: Cotangents) -> tuple[tf.Tensor, Cotangents]:
+            return i + 1, self._pulled([tf.gather(stack, count - 1 - i) for stack in stacks], later)
 
-            return tf.while_loop(lambda i, *_: i < count, one, (0, w, outside))[1:]
+        return tf.while_loop(lambda i, _: i < count, one, (0, later))[1]
 
-        stacks = [tf.TensorSpec([self.most, *leaf.shape], leaf.dtype) for leaf in self.step.spec]
-        return self._graph(loop, stacks, *self._cotangents)
+    def _unwind(self, count: tf.Tensor, leaves: Tensors, later: Cotangents) -> tuple[Tensors, tf.Tensor, Cotangents]:
+        def one(i: tf.Tensor, after: Tensors, largest: tf.Tensor, later: Cotangents) -> tuple[tf.Tensor, Tensors, tf.Tensor, Cotangents]:
+            now = self.inverse.function(after)  # type: ignore[union-attr]
+            return i + 1, now, tf.maximum(largest, magnitude(now)), self._pulled(now, later)
 
-    @functools.cached_property
-    def _unwind(self) -> Any:
-        def loop(count: tf.Tensor, leaves: Tensors, w: Tensors, outside: Tensors) -> Cotangents:
-            def one(i: tf.Tensor, later: Tensors, w: Tensors, outside: Tensors) -> tuple[tf.Tensor, Tensors, Tensors, Tensors]:
-                now = self.inverse.function(later)  # type: ignore[union-attr]
-                return i + 1, now, *self._pulled(now, w, outside)
+        return tf.while_loop(lambda i, *_: i < count, one, (0, leaves, magnitude(leaves), later))[1:]
 
-            return tf.while_loop(lambda i, *_: i < count, one, (0, leaves, w, outside))[2:]
+    def _keep(self, counts: tf.Tensor, leaves: Tensors, kept: Tensors) -> tuple[Tensors, Tensors]:
+        def one(i: tf.Tensor, now: Tensors, arrays: list[tf.TensorArray]) -> tuple[tf.Tensor, Tensors, list[tf.TensorArray]]:
+            return i + 1, self._forward(counts[i], now), _written(arrays, i, now)
 
-        return self._graph(loop, self.step.spec, *self._cotangents)
+        _, end, arrays = tf.while_loop(lambda i, *_: i < counts.shape[0], one, (0, leaves, _arrays(kept)))
+        return end, [array.stack() for array in arrays]
 
-    def _pulled(self, leaves: Tensors, w: Tensors, outside: Tensors) -> Cotangents:
+    def _reverse(self, moves: tf.Tensor, kept: Tensors, later: Cotangents) -> Cotangents:
+        def one(i: tf.Tensor, arrays: list[tf.TensorArray], later: Cotangents) -> tuple[tf.Tensor, list[tf.TensorArray], Cotangents]:
+            slot, ahead, behind = tf.unstack(moves[i])
+            now = [array.read(slot) for array in arrays]
+            then = self._forward(ahead, now)
+            later = tf.cond(behind > 0, lambda: self._back(behind, self._record(behind, now)[1], later), lambda: later)
+            return i + 1, _written(arrays, slot + tf.cast(ahead > 0, tf.int32), then), later
+
+        return tf.while_loop(lambda i, *_: i < moves.shape[0], one, (0, _arrays(kept), later))[2]
+
+    def _pulled(self, leaves: Tensors, later: Cotangents) -> Cotangents:
         """One step back."""
         floats = [leaf for leaf in leaves if floating(leaf)]
-        found = pulled(lambda: [leaf for leaf in self.step.function(leaves) if floating(leaf)], [*floats, *self.step.outside], w)
-        return found[: len(floats)], [a + b for a, b in zip(outside, found[len(floats) :], strict=True)]
+        found = pulled(
+            lambda: [leaf for leaf in self.step.function(leaves) if floating(leaf)], [*floats, *self.step.outside], later.leaves
+        )  # fmt: skip
+        return Cotangents(found[: len(floats)], [a + b for a, b in zip(later.outside, found[len(floats) :], strict=True)])
 
-    @property
-    def _cotangents(self) -> tuple[list[tf.TensorSpec], list[tf.TensorSpec]]:
-        """Specs of those of the leaves and of what is outside."""
-        return [leaf for leaf in self.step.spec if floating(leaf)], [tf.TensorSpec(each.shape, each.dtype) for each in self.step.outside]
+    def _graph(self, loop: Callable[..., Any], scoped: Tensors, *given: Any) -> Any:
+        """What a loop gives, run as a graph that is told what the steps read from outside, wherever it is called."""
 
-    def _graph(self, loop: Callable[..., Any], *specs: Any) -> Any:
-        """A loop as a graph whose second argument is what the steps read from the graph around them, wherever it is called."""
-
-        def scoped_loop(count: tf.Tensor, scoped: Tensors, *given: Any) -> Any:
+        def scoped_loop(scoped: Tensors, *given: Any) -> Any:
             with standing_in(self.scoped, scoped):
-                return loop(count, *given)
+                return loop(*given)
 
-        scoped = [tf.TensorSpec(each.shape, each.dtype) for each in self.scoped]
-        return (compiled if self.jit_compile else traced)(scoped_loop).get_concrete_function(tf.TensorSpec([], tf.int32), scoped, *specs)
+        if loop.__name__ not in self.graphs:
+            specs = tf.nest.map_structure(lambda each: tf.TensorSpec(each.shape, each.dtype), ([*self.scoped], *given))
+            self.graphs[loop.__name__] = (compiled if self.jit_compile else traced)(scoped_loop).get_concrete_function(*specs)
+        return self.graphs[loop.__name__](scoped, *given)
+
+
+def _arrays(stacks: Tensors) -> list[tf.TensorArray]:
+    return [tf.TensorArray(stack.dtype, stack.shape[0], element_shape=stack.shape[1:], clear_after_read=False).unstack(stack) for stack in stacks]
+
+
+def _written(arrays: list[tf.TensorArray], i: tf.Tensor, leaves: Tensors) -> list[tf.TensorArray]:
+    return [array.write(i, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
+
+
+def magnitude(leaves: Tensors) -> tf.Tensor:
+    """The largest number among those with derivatives."""
+    sizes = [tf.cast(tf.reduce_max(tf.abs(leaf)), tf.float64) for leaf in leaves if floating(leaf) and leaf.shape.num_elements()]
+    return tf.reduce_max([tf.zeros([], tf.float64), *sizes])

@@ -1,5 +1,6 @@
 """A progress bar for work that turns out to be long."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
@@ -22,7 +23,7 @@ def tracked(items: Iterable[Item], text: str, total: int | None = None) -> Itera
     began, bar, task = time.monotonic(), None, None
     try:
         for number, item in enumerate(items):
-            if bar is None and time.monotonic() - began > PATIENCE:
+            if bar is None and sys.stdout.isatty() and time.monotonic() - began > PATIENCE:
                 from rich.progress import Progress  # not needed by most
 
                 bar = Progress(transient=True)

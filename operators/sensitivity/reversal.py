@@ -4,8 +4,8 @@ The loop is cut into segments of one length. Whoever owns it says how segments a
 which states are kept, and when they are let go.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -17,6 +17,13 @@ Later = Any  # a nest of tensors: the derivative with respect to the state behin
 Run = Callable[[State, range], State]
 #: (state at the start of a segment, the segment, what is behind it) to the derivative before it.
 Back = Callable[[State, int, Later], Later]
+
+
+class Move(NamedTuple):
+    """From the state on top of the stack, which is before these segments, on to a new one behind them; or back over the one, and off with it."""
+
+    segments: range
+    back: bool
 
 
 def run_kept(segments: int, checkpoints: int, state: State, run: Run) -> tuple[State, list[State]]:
@@ -44,21 +51,30 @@ def run_back(segments: int, checkpoints: int, kept: list[State], run: Run, back:
         back: Runs one segment back, last ones first.
         later: Behind the last segment.
     """
-    places = list(kept_on_the_way(segments, checkpoints))
-    ends = [*places[1:], segments]
-    for number in reversed(range(len(places))):
-        later = _reverse(places[number], ends[number] - places[number], kept.pop(), checkpoints - 1 - number, run, back, later)
+    for move in moves(segments, checkpoints):
+        if move.back:
+            later = back(_behind(kept.pop(), later), move.segments.start, later)
+        else:
+            kept.append(run(_behind(kept[-1], later), move.segments))
     return later
 
 
-def _reverse(first: int, count: int, state: State, spare: int, run: Run, back: Back, later: Later) -> Later:
-    """Run `count` segments back from a state on, with so many checkpoints to spare."""
+def moves(segments: int, checkpoints: int) -> Iterator[Move]:
+    """What is done in turn to run back from the states that `run_kept` keeps, as a stack, the last one on top."""
+    places = list(kept_on_the_way(segments, checkpoints))
+    ends = [*places[1:], segments]
+    for number in reversed(range(len(places))):
+        yield from _moves(places[number], ends[number] - places[number], checkpoints - 1 - number)
+
+
+def _moves(first: int, count: int, spare: int) -> Iterator[Move]:
+    """To run `count` segments back from the state on top, with so many checkpoints to spare."""
     while count > 1:
         split = cost(count, spare)[1] if spare else count - 1
-        # The state between has no name here, so that it is let go when the later segments are done.
-        later = _reverse(first + split, count - split, run(_behind(state, later), range(first, first + split)), max(spare - 1, 0), run, back, later)
+        yield Move(range(first, first + split), back=False)
+        yield from _moves(first + split, count - split, max(spare - 1, 0))
         count = split
-    return back(_behind(state, later), first, later)
+    yield Move(range(first, first + 1), back=True)
 
 
 def _behind(state: State, later: Later) -> State:

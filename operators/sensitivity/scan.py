@@ -7,25 +7,25 @@ With the state :math:`x_{k+1} = f(x_k, \theta)`, theta being all that the step r
 
 one step back at a time, from states that were kept or are computed again; only states are kept, never what happens inside of a step.
 The tangent of the loop is a loop again, of the step that takes (x, dx) to (f(x), f'(x) dx). So derivatives of derivatives are made
-of the same two rules.
-
-Known to be WRONG without a word: forward mode and second derivatives where the step holds `tf.custom_gradient`, `CSRMatrix.solve` or an
-accumulator of its own; gradients of steps that draw random numbers or assign variables. Scans within scans do not return.
+of the same two rules, and the step may hold rules of its own, operators, and scans.
 """
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import tensorflow as tf
 
 from .. import checks
-from ..autodiff import apart, differentiable, here, pushed, pushed_again, recording
+from ..autodiff import apart, differentiable, ensure_shape, here, in_graph, postponed, pushed, recording
 from ..forward import conform
-from .loops import Cotangents, Loops
-from .reversal import run_back, run_kept
-from .strategy import Boundary, Every, Plan, StoreAll, Strategy
+from ..graphs import guarded
+from .loops import Cotangents, Loops, magnitude
+from .reversal import moves
+from .strategy import Boundary, Every, Plan, StoreAll, Strategy, kept_on_the_way
 from .tracing import Traced, floating
 
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
@@ -33,6 +33,7 @@ Tensors = list[tf.Tensor]
 Step = Callable[[Nest], Nest]
 Kept = list[Any]
 STORE_ALL = StoreAll()
+_READ = "Read it before the scan, value = tf.identity(variable), and use the value in the step."
 
 
 @tf.autograph.experimental.do_not_convert
@@ -41,38 +42,47 @@ def checkpointed_scan(
 ) -> Nest:
     """The state after n steps, ``step(step(... step(state)))``, differentiable with respect to it and to all that the step reads.
 
-    Gradients pass in eager mode, in `tf.function` and under XLA, though not within loops and branches of a graph; forward mode and
-    derivatives of derivatives too, for steps of plain TensorFlow operations without rules of their own (see the module for what is
-    wrong). The step must be pure, and `inverse` is not checked. In eager mode the step is traced at each call: where the loop is
-    called again and again, put it in a `tf.function`.
+    Derivatives of every order and mode pass in eager mode, in `tf.function` and under XLA; within loops and branches of a graph by tapes,
+    for TensorFlow's accumulators do not pass these. The step may hold whatever a tape sees through: `tf.custom_gradient`, whose rule also
+    gives the forward mode; solves, the direct ones but not under XLA; scans; and operators. Those that are not twice differentiable refuse
+    second derivatives, and all of them raise in forward mode where they stand in a `tf.function` or loop within the step. Variables count
+    with their values at the start. In eager mode the step is traced at each call: where the loop is called again and again, put it in a
+    `tf.function`.
 
     Args:
-        step: From a state to the next one, in TensorFlow, with the same structure, shapes and dtypes. It may read tensors and variables
-            from outside; integers, such as a counter of steps, may be part of the state and carry no derivative.
+        step: From a state to the next one, in TensorFlow, with the same structure, shapes and dtypes. It is to do the same each time it is
+            run: no random numbers but stateless ones, no assignments. It may read tensors and variables from outside; integers, such as a
+            counter of steps, may be part of the state and carry no derivative.
         state: At the start.
         n: Number of steps, 0 or more.
         strategy: What is kept for the derivative: `StoreAll`, `Checkpointed`, or `Boundary` for a step that can be undone.
-        inverse: From a state to the one before it, for `Boundary`.
+        inverse: From a state to the one before it, for `Boundary`. A gradient says so if it does not lead back to the start.
         jit_compile: Compile the loops with XLA: faster, where it takes the step's operations.
 
     Returns:
         The last state.
 
     Raises:
-        ValueError: A step that changes the state's structure or leaves TensorFlow, or a strategy that does not suit it.
+        ValueError: A step that changes the state's structure, leaves TensorFlow or is not pure, or a strategy that does not suit it. Of a
+            gradient: an inverse that is none. In a graph, `tf.errors.OpError` with the same message, and that for a variable that is
+            assigned before the gradient is taken; under `jit_compile`, where nothing can be raised, such gradients are NaN.
     """
-    if not isinstance(n, int) or n < 0:
+    if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 0:
         raise checks.invalid("n", n, "a whole number, 0 or more")
-    if isinstance(strategy, Every):
-        raise checks.invalid("strategy", strategy, "StoreAll(), Checkpointed(n) or Boundary()", "Steps of one's own are not left out.")
+    if not isinstance(strategy, Strategy) or isinstance(strategy, Every):
+        advice = "Steps of one's own are not left out." if isinstance(strategy, Every) else ""
+        raise checks.invalid("strategy", strategy, "StoreAll(), Checkpointed(n) or Boundary()", advice)
     if isinstance(strategy, Boundary) != (inverse is not None):
         raise checks.invalid("inverse", "not given" if inverse is None else "given", "given if and only if the strategy is Boundary()")
     state = tf.nest.map_structure(tf.convert_to_tensor, state)
     leaves = tf.nest.flatten(state)
+    for leaf in leaves:
+        if not leaf.shape.is_fully_defined():
+            raise checks.invalid("state", f"of shape {leaf.shape}", "of a shape known when the function is traced", "Set it with tf.ensure_shape.")
     if n == 0:
         return state
     undo = None if inverse is None else _flat("inverse", inverse, state)
-    scan = _Scan.of(_flat("step", step, state), undo, n, strategy, jit_compile, {})
+    scan = _Scan.of(_flat("step", step, state), undo, int(n), strategy, jit_compile, {})
     return tf.nest.pack_sequence_as(state, scan.result(leaves))
 
 
@@ -81,7 +91,8 @@ def _flat(name: str, step: Step, state: Nest) -> Traced:
     spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), state)
 
     def flat(leaves: Tensors) -> Tensors:
-        return tf.nest.flatten(conform(f"state after the {name}", step(tf.nest.pack_sequence_as(state, leaves)), spec))
+        after = tf.nest.flatten(conform(f"state after the {name}", step(tf.nest.pack_sequence_as(state, leaves)), spec))
+        return [ensure_shape(leaf, expected.shape) if floating(leaf) else leaf for leaf, expected in zip(after, tf.nest.flatten(spec), strict=True)]
 
     return apart(lambda: Traced.of(name, flat, tf.nest.flatten(state)))
 
@@ -101,8 +112,8 @@ class _Scan:
         plan: What is kept.
         strategy: That it is of.
         loops: Over the step.
-        given: For the tensors of `loops.scoped`, by their identity.
-        again, inverse_again: For a step with its change: the same, made such that it can be moved once more.
+        given: For the tensors of `loops.scoped`, what is outside and all variables: their values at the start, by their identity.
+        held: Variables that hold the values that others had at the start.
     """
 
     step: Traced
@@ -112,16 +123,18 @@ class _Scan:
     strategy: Strategy
     loops: Loops
     given: dict[int, tf.Tensor]
-    again: Step | None = None
-    inverse_again: Step | None = None
+    held: tuple[tf.Variable, ...] = ()
 
     @classmethod
     def of(cls, step: Traced, inverse: Traced | None, n: int, strategy: Strategy, jit_compile: bool, given: dict[int, tf.Tensor]) -> "_Scan":
         """That of a step; its tensors stand for themselves where nothing else is given for them."""
-        scoped = {id(each): each for each in (*step.scoped, *(inverse.scoped if inverse else ()))}
+        read = {id(each): each for each in (*step.scoped, *(inverse.scoped if inverse else ()))}
         plan = strategy.plan(n, 1.0, sum(leaf.shape.num_elements() * leaf.dtype.size for leaf in step.spec))
-        loops = Loops(step, inverse, min(n, plan.segment), jit_compile, tuple(scoped.values()))
-        return cls(step, inverse, n, plan, strategy, loops, scoped | {key: value for key, value in given.items() if key in scoped})
+        loops = Loops(step, inverse, min(n, plan.segment), jit_compile, tuple(read.values()))
+        read |= {id(each): each for each in (*step.outside, *_variables(step, inverse))}
+        # What is given is not even mentioned again: a graph keeps whatever it has once captured.
+        start = {key: given[key] if key in given else in_graph(tf.convert_to_tensor(each)) for key, each in read.items()}
+        return cls(step, inverse, n, plan, strategy, loops, start)
 
     def result(self, leaves: Tensors) -> Tensors:
         """The leaves after all steps."""
@@ -152,40 +165,38 @@ class _Scan:
         n = len(at)
 
         def value(*given: tf.Tensor) -> Tensors:
-            return apart(lambda: self._run_back(kept, given[n:]))
+            return apart(lambda: self._run_back(_with(leaves, given), kept, given[n:]))
 
         def pullback(at: Tensors, _: Tensors, u: Tensors) -> Tensors:
             scan, now = self._placed(leaves, at[:n])
-            bent, changed = scan._bent(now, u, at[n:])
-            return [*bent, *changed]
+            moved, both = scan._moved(now, u)
+            end, kept = apart(lambda: moved._run(both))
+            return [*postponed(lambda: scan._bent(moved, both, kept, at[n:]), n), *moved._values(both, end, kept)[len(leaves) :]]
 
         def pushforward(at: Tensors, _: Tensors, d: Tensors) -> Tensors:
             scan, now = self._placed(leaves, at[:n])
-            bent, _ = scan._bent(now, d[:n], at[n:])
+            moved, both = scan._moved(now, d[:n])
+            bent = scan._bent(moved, both, apart(lambda: moved._run(both))[1], at[n:])
             return [a + b for a, b in zip(bent, scan._adjoint(now, here(kept), d[n:]), strict=True)]
 
         return differentiable(value, pullback, pushforward, *at, *w)
 
-    def _bent(self, leaves: Tensors, v: Tensors, w: Tensors) -> tuple[Tensors, Tensors]:
-        """The gradient of <w, J(m) v> with respect to m, and J v: both from the loop over the moved step."""
-        moved, both = self._moved(leaves, v)
-        end, kept = apart(lambda: moved._run(both))
-        nothing = [tf.zeros_like(leaf) for leaf in _floats(leaves)]
+    def _bent(self, moved: "_Scan", both: Tensors, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
+        """The gradient of <w, J(m) v> with respect to m, from the loop over the moved step."""
+        nothing = [tf.zeros_like(leaf) for leaf in _floats(both)[: len(_floats(both)) // 2]]
         found = moved._adjoint(both, kept, [*nothing, *w])
         outside = dict(zip(map(id, moved.step.outside), found[2 * len(nothing) :], strict=True))
         of_outside = [outside[id(each)] if id(each) in outside else tf.zeros(each.shape, each.dtype) for each in self.step.outside]
-        return [*found[: len(nothing)], *of_outside], moved._values(both, end, kept)[len(leaves) :]
+        return [*found[: len(nothing)], *of_outside]
 
     def _moved(self, leaves: Tensors, v: Sequence[tf.Tensor]) -> tuple["_Scan", Tensors]:
         """The loop over (leaves, their change), where what is outside changes too, and its start."""
-        count = len(_floats(leaves))
+        count, v = len(_floats(leaves)), self._unless_changed(v)
         both, changes = [*leaves, *v[:count]], dict(zip(map(id, self.step.outside), v[count:], strict=True))
-        step = _flat("step", _with_change(self.step, self.again, changes), both)
-        inverse = None if self.inverse is None else _flat("inverse", _with_change(self.inverse, self.inverse_again, changes), both)
+        step = _flat("step", _with_change(self.step, changes), both)
+        inverse = None if self.inverse is None else _flat("inverse", _with_change(self.inverse, changes), both)
         scan = _Scan.of(step, inverse, self.n, self.strategy, self.loops.jit_compile, self.given)
-        again = _with_change(self.step, self.again or self.step.function, changes)
-        inverse_again = None if self.inverse is None else _with_change(self.inverse, self.inverse_again or self.inverse.function, changes)
-        return dataclasses.replace(scan, again=again, inverse_again=inverse_again), both
+        return dataclasses.replace(scan, held=self.held), both
 
     # ------------------------------------------------------------------------------------------------------------- runs
 
@@ -197,25 +208,32 @@ class _Scan:
         if self.plan.segment >= self.n:
             end, stacks = self.loops.record(self.n, leaves, self._scoped)
             return end, [stacks]
-        return run_kept(self._segments, self.plan.checkpoints, leaves, self._ahead)
+        places = list(kept_on_the_way(self._segments, self.plan.checkpoints))
+        counts = [self._steps(range(first, stop)) for first, stop in zip(places, [*places[1:], self._segments], strict=True)]
+        # One slot more than checkpoints: for the state that the next segment is run back from.
+        end, stacks = self.loops.keep(counts, min(self.plan.checkpoints, self._segments) + 1, leaves, self._scoped)
+        return end, [stacks]
 
-    def _run_back(self, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
+    def _run_back(self, leaves: Tensors, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
         """The cotangents of what `_at` holds."""
-        later = (list(w), [tf.zeros(each.shape, each.dtype) for each in self.step.outside])
+        later = Cotangents(self._unless_changed(w), [tf.zeros(each.shape, each.dtype) for each in self.step.outside])
         if self.plan.boundary:
-            first, outside = self.loops.unwind(self.n, kept[0], later, self._scoped)
+            found, largest, (first, outside) = self.loops.unwind(self.n, kept[0], later, self._scoped)
+            first = self._unless_missed(found, leaves, largest, first)
         elif self.plan.segment >= self.n:
             first, outside = self.loops.back(self.n, kept[0], later, self._scoped)
         else:
-            first, outside = run_back(self._segments, self.plan.checkpoints, list(kept), self._ahead, self._behind, later)
+            first, outside = self.loops.reverse(self._moves(), kept[0], later, self._scoped)
         return [*first, *outside]
 
-    def _ahead(self, state: Tensors, segments: range) -> Tensors:
-        return self.loops.forward(self._steps(segments), state, self._scoped)
-
-    def _behind(self, state: Tensors, segment: int, later: Cotangents) -> Cotangents:
-        count = self._steps(range(segment, segment + 1))
-        return self.loops.back(count, self.loops.record(count, state, self._scoped)[1], later, self._scoped)
+    def _moves(self) -> list[tuple[int, int, int]]:
+        """(slot, steps ahead, steps back) of the way back."""
+        found, top = [], len(list(kept_on_the_way(self._segments, self.plan.checkpoints))) - 1
+        for move in moves(self._segments, self.plan.checkpoints):
+            steps = self._steps(move.segments)
+            found.append((top, 0, steps) if move.back else (top, steps, 0))
+            top += -1 if move.back else 1
+        return found
 
     def _steps(self, segments: range) -> int:
         return min(self.n, segments.stop * self.plan.segment) - segments.start * self.plan.segment
@@ -227,18 +245,58 @@ class _Scan:
     # ----------------------------------------------------------------------------------------------------------- leaves
 
     def _at(self, leaves: Tensors) -> Tensors:
-        return [*_floats(leaves), *(tf.convert_to_tensor(self.given.get(id(each), each)) for each in self.step.outside)]
+        return [*_floats(leaves), *(self.given[id(each)] for each in self.step.outside)]
 
     def _placed(self, leaves: Tensors, at: Sequence[tf.Tensor]) -> tuple["_Scan", Tensors]:
         """The scan and the leaves in the graph that is being built, with what `at` holds there."""
         count, at = len(_floats(leaves)), here(list(at))
         outside = dict(zip(map(id, self.step.outside), at[count:], strict=True))
-        given = {key: outside[key] if key in outside else here(value) for key, value in self.given.items()}
-        return dataclasses.replace(self, given=given), _with(here(leaves), at[:count])
+        given = {key: value if key in outside else here(value) for key, value in self.given.items()} | outside
+        # In eager mode the steps read the values at the start, whatever has become of the variables.
+        variables = _variables(self.step, self.inverse) if tf.executing_eagerly() else []
+        held = tuple(tf.Variable(given[id(each)], trainable=False) for each in variables)
+        given |= {id(each.handle): other.handle for each, other in zip(variables, held, strict=True)}
+        return dataclasses.replace(self, given=given, held=held), _with(here(leaves), at[:count])
+
+    def _unless_changed(self, values: Sequence[tf.Tensor]) -> Tensors:
+        """The values, with an error if variables are no longer what they were at the start, in a graph."""
+        if tf.executing_eagerly():
+            return list(values)
+        for each in _variables(self.step, self.inverse):
+            then, now = self.given[id(each)], tf.raw_ops.ReadVariableOp(resource=self.given[id(each.handle)], dtype=each.dtype)
+            same = tf.reduce_all((then == now) | ((then != then) & (now != now)))
+            error = checks.invalid("step", f"reading the variable '{each.name}', which is assigned before the gradient", "of unchanged ones", _READ)
+            values = [guarded(value, same, str(error)) for value in values]
+        return list(values)
+
+    def _unless_missed(self, found: Tensors, leaves: Tensors, largest: tf.Tensor, values: Tensors) -> Tensors:
+        """The values, with an error if the inverse has come back to other leaves than those at the start."""
+        missed = magnitude([a - b for a, b in zip(_floats(found), _floats(leaves), strict=True)])
+        right = ~(missed > _rounding(self.n, _floats(leaves)) * largest)  # NaN passes: it is in the values too
+        error = checks.invalid(
+            "inverse", "that does not come back to the start", "one that undoes the step, but for rounding", "Use Checkpointed(n) otherwise."
+        )
+        if tf.executing_eagerly() and not bool(right):
+            raise error
+        return values if tf.executing_eagerly() else [guarded(value, right, str(error)) for value in values]
 
     @property
     def _scoped(self) -> Tensors:
         return [self.given[id(each)] for each in self.loops.scoped]
+
+
+def _rounding(n: int, leaves: Tensors) -> float:
+    """What n steps of a leapfrog and their inverses may lose, of the largest number on the way.
+
+    Rounding errors of both fields add up as n^1.5; steps that lose more than a hundredth do so exponentially, and so does their gradient.
+    """
+    unit = max(np.finfo(leaf.dtype.as_numpy_dtype).eps for leaf in leaves)
+    return float(min(1e-2, max(unit**0.5, 10 * unit * n**1.5)))
+
+
+def _variables(step: Traced, inverse: Traced | None) -> list[tf.Variable]:
+    """Those that are read, each once."""
+    return list({id(each): each for each in (*step.variables, *(inverse.variables if inverse else ()))}.values())
 
 
 def _floats(leaves: Sequence[tf.Tensor]) -> Tensors:
@@ -251,25 +309,24 @@ def _with(leaves: Tensors, floats: Sequence[tf.Tensor]) -> Tensors:
     return [next(rest) if floating(leaf) else leaf for leaf in leaves]
 
 
-def _with_change(step: Traced, again: Step | None, changes: dict[int, tf.Tensor]) -> Step:
+def _with_change(step: Traced, changes: dict[int, tf.Tensor]) -> Step:
     """The step from leaves and the change of the floating ones to the same after it, what is outside changing too.
 
     Args:
         step: With its leaves, and what it reads.
-        again: The same step, if it is one with a change already, or if the one that is made is to be moved again.
         changes: Of what is outside, by identity.
     """
-    size, function, push = len(step.spec), again or step.function, pushed_again if again else pushed
+    size = len(step.spec)
     moving = [each for each in step.outside if id(each) in changes]
 
     def moved(both: Tensors) -> Tensors:
         after: Tensors = []
 
         def floats() -> Tensors:
-            after.extend(function(both[:size]))
+            after.extend(step.function(both[:size]))
             return _floats(after)
 
-        changed = push(floats, [*_floats(both[:size]), *moving], [*both[size:], *(changes[id(each)] for each in moving)])[1]
+        changed = pushed(floats, [*_floats(both[:size]), *moving], [*both[size:], *(changes[id(each)] for each in moving)])[1]
         return [*after, *changed]
 
     return moved

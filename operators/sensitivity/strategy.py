@@ -13,7 +13,6 @@ Nothing here needs TensorFlow.
 """
 
 import abc
-import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -140,18 +139,29 @@ class Boundary(Strategy):
 
 
 def _count(name: str, given: int) -> None:
-    if not isinstance(given, int | np.integer) or given < 1:
+    if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1:
         raise checks.invalid(name, given, "a whole number, 1 or more")
 
 
-@functools.cache
 def cost(segments: int, checkpoints: int) -> tuple[int, int]:
-    """(segment runs, first split) of reversing so many segments from a state, with so many more checkpoints to spare."""
+    """(segment runs, first split) of reversing so many segments from a state, with so many more checkpoints to spare.
+
+    With s states, that at the start included, and r runs of each segment at most, ``reach(s, r) = binomial(s + r, s)`` segments can be
+    reversed. For l segments and the least r that reaches them, ``t = (r + 1) l - reach(s + 1, r - 1)``, and the splits between
+    ``max(reach(s, r - 2), l - reach(s - 1, r))`` and ``min(reach(s, r - 1), l - reach(s - 1, r - 1))`` are the best ones.
+    """
     if segments == 1:
         return 1, 0
     if checkpoints == 0:
         return segments * (segments + 1) // 2, 0
-    return min((split + cost(segments - split, checkpoints - 1)[0] + cost(split, checkpoints)[0], split) for split in range(1, segments))
+    s, r = checkpoints + 1, 1
+    while _reach(s, r) < segments:
+        r += 1
+    return (r + 1) * segments - _reach(s + 1, r - 1), max(_reach(s, r - 2), segments - _reach(s - 1, r), 1)
+
+
+def _reach(states: int, runs: int) -> int:
+    return math.comb(states + runs, states) if runs >= 0 else 0
 
 
 def kept_on_the_way(segments: int, checkpoints: int) -> Iterator[int]:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from .. import checks
 from ..autodiff import in_graph
-from ..graphs import compiled
+from ..graphs import compiled, guarded
 from .factorization import compressed_columns, finite_entries, host_factors, on_host, ordering, symmetric, unconjugated
 from .layout import on_device
 from .memory import kept, recent
@@ -105,13 +105,6 @@ def solve(problem: Problem, values: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     doubt = "not positive definite" if problem.kind == "cg" else "singular"
     message = f"Invalid 'solve' by {problem.kind}: not converged to {problem.tolerance:g}, or the matrix is {doubt}. {_ADVICE} Relative residuals:"
     return guarded(outcome.x, converged, message, outcome.residual)
-
-
-def guarded(x: tf.Tensor, right: tf.Tensor, message: str, *details: tf.Tensor) -> tf.Tensor:
-    """x while tracing, with an error unless every column is `right`; XLA drops the error, so there the wrong columns are NaN."""
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(right), [message, *details])]):
-        nan = tf.cast(tf.constant(np.nan, x.dtype.real_dtype), x.dtype)
-        return tf.where(right, x, nan)
 
 
 # ---- in TensorFlow -----------------------------------------------------------------------------------------------------

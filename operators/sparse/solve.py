@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from .. import checks
 from ..autodiff import differentiable, ensure_shape
+from ..graphs import guarded
 from . import factorization, krylov
 from .algebra import of_dtype
 from .pattern import Pattern
@@ -143,7 +144,7 @@ class Separable(Method):
         # Real and symmetric: its own transpose.
         solution = self.poisson.solve(tf.reshape(tf.transpose(b), [-1, *self.poisson.shape]))
         x = tf.transpose(tf.reshape(solution, [-1, pattern.shape[0]]))
-        return x if tf.executing_eagerly() else krylov.guarded(x, same, str(_not_separable()))
+        return x if tf.executing_eagerly() else guarded(x, same, str(_not_separable()))
 
 
 def solve(
