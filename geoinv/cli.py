@@ -109,6 +109,31 @@ def invert(
 
 
 @app.command()
+def sensitivity(
+    config: ConfigPath,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Output of 'geoinv invert' at whose model to linearize; that of this config if there.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; CONFIG's name and '-sensitivity' by default.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
+) -> None:
+    """Work out what the data resolve: coverage, depth of investigation, point spread, resolution and deviations."""
+    settings = _load(config, overrides)
+    own, directory = Path(f"{config.stem}-output"), output or Path(f"{config.stem}-sensitivity")
+    from rich.console import Console
+
+    from geoinv.sensitivity import job, report
+
+    run = model or (own if (own / "summary.json").is_file() else None)
+    summary = job.run(settings, directory, directory=run, overwrite=overwrite, console=Console())  # type: ignore[arg-type]
+    print(f"{report.sentence(summary)}\n{directory / 'report.html'}")
+
+
+@app.command()
 def report(directory: Annotated[Path, typer.Argument(help="Output directory of 'geoinv invert'.", show_default=False)]) -> None:
     """Draw the figures and the report of an output directory anew."""
     from geoinv.report import write

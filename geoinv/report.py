@@ -38,8 +38,12 @@ def write(directory: str | Path) -> Path:
         ValueError: The directory does not hold a complete run.
     """
     directory = Path(directory)
+    if (directory / "sensitivity.nc").is_file():
+        from geoinv.sensitivity import report
+
+        return report.write(directory)
     run = rundir.read(directory)
-    images = {name: _save(figure, directory / "figures" / f"{name}.png") for name, figure in _of_kind(run.kind).draw(run).items()}
+    images = {name: save(figure, directory / "figures" / f"{name}.png") for name, figure in _of_kind(run.kind).draw(run).items()}
     path = directory / "report.html"
     rundir.write_text(path, render(run, images))
     return path
@@ -50,7 +54,8 @@ def _of_kind(kind: str) -> Any:
     return importlib.import_module(f"geoinv.{kind}.report")
 
 
-def _save(figure: "Figure", path: Path) -> bytes:
+def save(figure: "Figure", path: Path) -> bytes:
+    """Write a figure as an image, and give its bytes."""
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
@@ -68,11 +73,16 @@ def render(run: rundir.Run, images: Mapping[str, bytes]) -> str:
         *warnings,
         "<h2>Key numbers</h2>" + page.table(kind.key_numbers(summary)),
         *kind.truth_sections(run.model),
-        "<h2>Figures</h2>" + "".join(_figure(name, image, kind.CAPTIONS[name]) for name, image in images.items()),
+        "<h2>Figures</h2>" + "".join(figure(name, image, kind.CAPTIONS[name]) for name, image in images.items()),
         "<h2>Iterations</h2>" + _iterations(run.kind, run.history),
         f"<h2>Configuration</h2><pre>{page.text(run.config)}</pre>",
         "<h2>Provenance</h2>" + page.table(_provenance(summary)),
     ]
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A page of parts that are HTML already."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{page.text(title)}</title><style>{_STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
@@ -88,7 +98,8 @@ def _pairs(label: str, values: Any) -> list[tuple[str, str]]:
     return [(label, str(values))]
 
 
-def _figure(name: str, image: bytes, caption: str) -> str:
+def figure(name: str, image: bytes, caption: str) -> str:
+    """An image with its caption as HTML."""
     data = base64.b64encode(image).decode()
     return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{page.text(caption)}</figcaption></figure>'
 

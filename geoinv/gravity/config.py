@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from geoinv.operators import checks
 from geoinv.operators.constants import QUANTITIES
 
-from ..config import Config, Count, Fraction, PathText, Positive, Section, Tolerance, UnitOfLength, Weight, option
+from ..config import Config, Count, Fraction, PathText, Positive, Section, Sensitivity, Tolerance, UnitOfLength, Weight, option
 
 
 def _unit_of_gravity(unit: str) -> str:
@@ -159,6 +159,12 @@ class Inversion(Section):
     holdout: Fraction = option(0.0, "Fraction of the stations kept out of the fit, to test it.")
 
 
+class GravitySensitivity(Sensitivity):
+    """What 'geoinv sensitivity' works out."""
+
+    trade_off: Positive | None = option(None, "Weight of the model term against the data; that of a run's last iteration if off.", example=1.0)
+
+
 class Output(Section):
     """What is written besides the standard files."""
 
@@ -179,6 +185,7 @@ class GravityConfig(Config):
     bounds: Bounds = Bounds()
     inversion: Inversion = Inversion()
     output: Output = Output()
+    sensitivity: GravitySensitivity = GravitySensitivity()
 
 
 CONFIG = GravityConfig

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from geoinv.operators import checks
 
-from ..config import Config, Count, Fraction, PathText, Positive, Section, UnitOfLength, Weight, option
+from ..config import Config, Count, Fraction, PathText, Positive, Section, Sensitivity, UnitOfLength, Weight, option
 
 Number = TypeVar("Number")
 #: One number a band; a single one needs no brackets.
@@ -287,6 +287,17 @@ class Output(Section):
     vtk: bool = option(True, "Write the model for ParaView.")
 
 
+class WaveformSensitivity(Sensitivity):
+    """What 'geoinv sensitivity' works out, of the last band."""
+
+    deviation: Positive | None = option(
+        None, "Standard deviation of the velocity before the data, m/s; 5 % of the mean velocity if off.", example=150.0
+    )
+    length: Positive | None = option(
+        None, "Distance over which it varies, m; half a wavelength of the band's highest frequency if off.", example=100.0
+    )
+
+
 @final
 class WaveformConfig(Config):
     """A full-waveform inversion, as its TOML file describes it."""
@@ -303,6 +314,7 @@ class WaveformConfig(Config):
     inversion: Inversion = Inversion()
     bounds: Bounds = Bounds()
     output: Output = Output()
+    sensitivity: WaveformSensitivity = WaveformSensitivity()
 
     @model_validator(mode="after")
     def _consistent(self) -> "WaveformConfig":

@@ -125,7 +125,7 @@ class Objective:
         if kind == "hessian":
             found += 1e-9 * found.max()
             squares = self._summed(model, lambda shot, data: self._noise(shot, data, seed), power=2)
-            wavelength = float(np.median(model)) / self._top()
+            wavelength = float(np.median(model)) / self.top
             found *= gaussian_filter(squares / found, [wavelength / 4 / widths[0] for widths in self.averaging.coarse.widths])
         return self.start(interpolated(found, self.averaging.coarse, self.averaging.fine))
 
@@ -169,10 +169,11 @@ class Objective:
 
     def _noise(self, shot: int, data: tf.Tensor, seed: int) -> tf.Tensor:
         drawn = np.random.default_rng([seed, shot]).standard_normal(data.shape).astype(np.float32)
-        corners = self.band.corners or (0.0, 0.0, self._top(), 1.2 * self._top())
+        corners = self.band.corners or (0.0, 0.0, self.top, 1.2 * self.top)
         return self._passed(self.gathers.weights(np.array([shot]))[0] * traces.bandpass(tf.constant(drawn), self.wave.dt, corners))
 
-    def _top(self) -> float:
+    @property
+    def top(self) -> float:
         """The highest frequency of the band, Hz."""
         return self.band.top or min(wavelets.band(self.wave.wavelet, self.wave.dt, level=0.03)[1], 0.4 / self.wave.dt)
 
@@ -230,7 +231,7 @@ def preconditioner(objective: Objective, diagonal: np.ndarray) -> Callable[[np.n
     """r -> D^(-1/2) S D^(-1/2) r, close to the inverse of the Hessian: D its diagonal [n] with a floor, S a Gaussian smoothing."""
     options, free, widths = objective.config.inversion, objective.inputs.free, objective.inputs.grid.widths
     scale = 1 / np.sqrt(diagonal / diagonal.max() + options.illumination_floor)
-    length = options.smoothing * float(np.median(objective.inputs.velocity[free])) / objective._top()
+    length = options.smoothing * float(np.median(objective.inputs.velocity[free])) / objective.top
     # Half of it twice: a product of a symmetric matrix with itself is positive semidefinite.
     sigmas = [length / np.sqrt(2) / each[0] for each in widths]
 

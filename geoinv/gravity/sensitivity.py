@@ -1,0 +1,70 @@
+"""What gravity data resolve: the linearized problem of a gravity config, with the model term of the inversion as the prior."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from geoinv.operators import checks
+from geoinv.operators.sensitivity import Prior
+
+from ..sensitivity.target import Target
+from .config import GravityConfig
+from .inputs import load
+from .job import build_operator, build_problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..rundir import Run
+
+#: Deviation of a trend's coefficients before the data, over the spread of these: they are as good as free.
+FREE = 100.0
+
+
+def target(config: GravityConfig, run: "Run | None", console: "Console") -> Target:
+    """The problem of a config.
+
+    Args:
+        config: The options.
+        run: A finished inversion, whose trade-off parameter and model are taken.
+        console: Where progress is shown.
+
+    Raises:
+        ValueError: No trade-off parameter, a run on other cells, or anything wrong with the inputs.
+    """
+    trade_off = config.sensitivity.trade_off
+    if trade_off is None and run is not None:
+        trade_off = next((record["trade_off"] for record in reversed(run.history) if record["trade_off"] > 0), None)
+    if trade_off is None:
+        advice = "Run 'geoinv invert' first (and give its directory with --model), or set it."
+        raise checks.invalid("sensitivity.trade_off", "off", "known: how much the prior weighs against the data", advice)
+    inputs = load(config)
+    operator = build_operator(config, inputs, console)
+    problem = build_problem(config, inputs, operator, console)
+    size, extra = int(inputs.active.sum()), operator.model_spec.shape[0] - int(inputs.active.sum())
+    precision = trade_off * problem.regularization.hessian.to_scipy()
+    if extra:  # in mGal
+        free = (FREE * 1e5 * float(np.std(inputs.survey["observed"].values))) ** -2.0
+        precision = precision + scipy.sparse.diags_array(np.r_[np.zeros(size), np.full(extra, free)])
+    model = np.where(inputs.active, 0.0, np.nan)
+    if run is not None:
+        if run.model["density"].shape != inputs.grid.shape:
+            raise checks.invalid("model", f"of {run.model['density'].shape} cells", f"of {inputs.grid.shape}, as the config's")
+        model = run.model["density"].values
+    notes = (
+        f"{problem.observed.shape[0]} stations, {size} cells; the model term of the inversion as the prior, trade-off {trade_off:.4g}",
+        "bounds and robust misfits are left out: the problem is the linear least-squares one",
+    )
+    return Target(
+        grid=inputs.grid,
+        active=inputs.active,
+        at=problem.operator.linearize(tf.zeros(problem.operator.model_spec.shape, tf.float64)),
+        weights=tf.constant(problem.uncertainty) ** -2,
+        prior=Prior(precision),
+        model=model,
+        quantity="density",
+        unit="kg/m3",
+        notes=notes,
+    )

@@ -1,0 +1,1 @@
+"""What an inversion's data resolve: coverage, depth of investigation, point-spread functions and deviations, of every kind of inversion."""

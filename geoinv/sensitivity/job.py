@@ -1,0 +1,207 @@
+"""The sensitivity job: from a config, and a run's model where there is one, to a directory of what the data resolve.
+
+    config.toml       the options, as resolved             summary.json    numbers
+    sensitivity.nc    fields on the grid, SI               figures/, report.html
+"""
+
+import importlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from geoinv.datasets import netcdf
+from geoinv.datasets.atomic import atomic_path
+from geoinv.operators import checks
+
+from .. import rundir
+from ..config import dump_toml
+from ..console import progress
+
+if TYPE_CHECKING:
+    import xarray
+    from rich.console import Console
+
+    from geoinv.operators.sensitivity import Informed
+
+    from ..gravity.config import GravityConfig
+    from ..waveform.config import WaveformConfig
+    from .target import Target
+
+Settings = Union["GravityConfig", "WaveformConfig"]
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_FILES = ("summary.json", "config.toml", "sensitivity.nc", "report.html")
+
+
+def run(config: Settings, output: Path, *, directory: Path | None = None, overwrite: bool = False, console: "Console") -> dict[str, Any]:
+    """Work out what the data of a config resolve, and write it.
+
+    Args:
+        config: Of any kind of inversion.
+        output: Directory to write.
+        directory: Output of `geoinv invert`, at whose model the problem is linearized; at the start model without it.
+        overwrite: Replace earlier results.
+        console: Where progress is shown.
+
+    Returns:
+        The summary, as written to summary.json.
+
+    Raises:
+        ValueError: Anything wrong with the inputs, the run or the output directory; nothing is written then.
+    """
+    began = time.perf_counter()
+    rundir.prepare(output, overwrite=overwrite)
+    finished = None if directory is None else _finished(config, directory)
+    target: Target = importlib.import_module(f"geoinv.{config.kind}.sensitivity").target(config, finished, console)
+    for line in target.notes:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    found = _directions(config, target, console)
+    cells = _cells(config, target)
+    with progress(console, "deviations"):
+        options = config.sensitivity
+        data = fields(target, found, cells, investigated=options.investigated, samples=options.samples, seed=config.seed)
+    summary = _summary(config, target, found, data, directory, time.perf_counter() - began)
+    _write(config, output, data, summary)
+    with progress(console, "figures and report"):
+        from .report import write
+
+        write(output)
+    return summary
+
+
+def _finished(config: Settings, directory: Path) -> rundir.Run:
+    run = rundir.read(directory)
+    if run.kind != config.kind:
+        raise checks.invalid("model", f"'{directory}', a {run.kind} inversion", f"one of {config.kind}, as the config")
+    return run
+
+
+def _directions(config: Settings, target: "Target", console: "Console") -> "Informed":
+    from geoinv.operators.sensitivity import informed
+
+    options, told = config.sensitivity, time.monotonic()
+
+    def tell(products: int, smallest: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > 10:
+            known = "" if np.isinf(smallest) else f", eigenvalues down to {smallest:.3g} found"
+            console.print(f"{products} products{known}", highlight=False)
+            told = time.monotonic()
+
+    with progress(console, "directions that the data inform"):
+        found = informed(target.at, target.weights, target.prior, enough=options.enough, products=options.products, seed=config.seed, each=tell)
+    if not found.values.size:
+        raise checks.invalid("data", "that tell nothing about the model", "such that some data depend on it")
+    return found
+
+
+def _cells(config: Settings, target: "Target") -> np.ndarray:
+    """Of the unknowns, those whose point-spread functions are shown."""
+    grid, numbers = target.grid, np.full(target.grid.shape, -1)
+    numbers[target.active] = np.arange(int(target.active.sum()))
+    places = config.sensitivity.cells
+    if places is None:  # below the middle of the active cells, at three depths
+        middle = [int(np.median(index)) for index in np.nonzero(target.active)]
+        column = np.flatnonzero(np.moveaxis(target.active, 0, -1)[tuple(middle[1:])])
+        wanted = [(int(column[round(share * (column.size - 1))]), *middle[1:]) for share in (0.85, 0.6, 0.3)]
+    else:
+        points = np.array(places, float)
+        if points.ndim != 2 or points.shape[1] != grid.ndim:
+            raise checks.invalid("sensitivity.cells", places, f"a list of [{', '.join(grid.dims)}] in m")
+        outside = np.flatnonzero(~grid.contains(points))
+        if outside.size:
+            raise checks.invalid("sensitivity.cells", list(points[outside[0]]), "inside of the grid")
+        wanted = [tuple(index) for index in grid.cell_index(points)]
+    chosen = np.array([numbers[index] for index in wanted])
+    if np.any(chosen < 0):
+        at = [float(centers[i]) for centers, i in zip(grid.centers, wanted[int(np.argmin(chosen))], strict=True)]
+        raise checks.invalid("sensitivity.cells", f"in the inactive cell at {at}", "in cells that are unknown")
+    return chosen
+
+
+def fields(
+    target: "Target", found: "Informed", cells: np.ndarray, *, investigated: float = 0.9, samples: int = 400, seed: int = 0
+) -> "xarray.Dataset":  # fmt: skip
+    """Everything on the grid.
+
+    Args:
+        target: The problem.
+        found: Its informed directions.
+        cells: Of the unknowns, those whose point-spread functions are wanted.
+        investigated: The index up to which a depth counts as such.
+        samples: For the deviations.
+        seed: Of these.
+    """
+    import xarray
+
+    spread = found.spread(samples=samples, seed=seed)
+    unit = target.unit
+    named = {
+        "model": (target.model, unit, target.quantity),
+        "coverage": (target.on_grid(found.coverage), f"1/({unit})", "root of the diagonal of J'WJ: signal to noise of a unit change"),
+        "resolution": (target.on_grid(found.resolution), "1", "diagonal of the resolution matrix"),
+        "index": (target.on_grid(spread.kept), "1", "part of a change of the reference model that the answer keeps"),
+        "prior_deviation": (target.on_grid(spread.prior.value), unit, "standard deviation before the data"),
+        "deviation": (target.on_grid(spread.posterior.value), unit, "standard deviation after the data"),
+    }
+    made = xarray.Dataset({name: target.grid.to_xarray(values, name=name, units=units) for name, (values, units, _) in named.items()})
+    for name, (_, _, about) in named.items():
+        made[name].attrs["long_name"] = about
+    dims, places = target.grid.dims, np.argwhere(target.active)[cells]
+    made["point_spread"] = (("cell", *dims), target.on_grid(found.point_spread(cells)), {"long_name": "image of a unit change in one cell"})
+    for axis, (dim, centers) in enumerate(zip(dims, target.grid.centers, strict=True)):
+        made[f"cell_{dim}"] = ("cell", centers[places[:, axis]], {"units": "m"})
+    depth = _investigated(target, made["index"].values, investigated)
+    made["depth_of_investigation"] = (dims[1:], depth, {"units": "m", "long_name": "below the topmost cell"})
+    made["eigenvalue"] = ("direction", found.values, {"long_name": "what the data tell over what was assumed"})
+    made["eigenvalue_error"] = ("direction", found.errors)
+    return made.assign_attrs(quantity=target.quantity, unit=unit, crs="")
+
+
+def _investigated(target: "Target", index: np.ndarray, level: float) -> np.ndarray:
+    """Below the topmost unknown cell of each column, how deep the index stays low from there on down, m."""
+    edges, known = target.grid.edges[0], np.where(target.active, index <= level, False)
+    top = target.active.shape[0] - 1 - np.argmax(target.active[::-1], axis=0)
+    rows = np.arange(target.active.shape[0]).reshape(-1, *[1] * (index.ndim - 1))
+    lost = np.where((rows <= top) & ~known, rows, -1).max(axis=0)  # the highest cell, below the top, that is not known
+    depth = edges[top + 1] - edges[np.maximum(lost + 1, 0)]
+    return np.where(target.active.any(axis=0), depth, np.nan)
+
+
+def _summary(config: Settings, target: "Target", found: "Informed", data: "xarray.Dataset", directory: Path | None, seconds: float) -> dict[str, Any]:
+    reduction = data["deviation"] / data["prior_deviation"]
+    least = float(found.values[-1])
+    return {
+        "kind": config.kind,
+        "linearized_at": "the start model" if directory is None else str(directory),
+        "n_model": int(target.active.sum()),
+        "n_data": int(target.at.shape[0]),
+        "degrees_of_freedom": found.degrees_of_freedom,
+        "directions_above_noise": int(np.count_nonzero(found.values > 1)),
+        "directions": int(found.values.size),
+        "smallest_eigenvalue": least,
+        "complete": bool(least <= config.sensitivity.enough),
+        "largest_resolution": float(np.nanmax(data["resolution"])),
+        "least_deviation_ratio": float(np.nanmin(reduction)),
+        "depth_of_investigation_m": float(np.nanmedian(data["depth_of_investigation"])),
+        "notes": list(target.notes),
+        "seconds": seconds,
+        "peak_memory_bytes": rundir.peak_memory_bytes(),
+        "versions": rundir.versions(),
+        "seeds": {"seed": config.seed},
+    }
+
+
+def _write(config: Settings, output: Path, data: "xarray.Dataset", summary: dict[str, Any]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for path in [*(output / name for name in _FILES), *(output / "figures").glob("*.png")]:
+        path.unlink(missing_ok=True)
+    rundir.write_text(output / "config.toml", dump_toml(config))
+    netcdf.write(output / "sensitivity.nc", data)
+    with atomic_path(output / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
