@@ -1,7 +1,7 @@
 """The sensitivity job: from a config, and a run's model where there is one, to a directory of what the data resolve.
 
-    config.toml       the options, as resolved             summary.json    numbers
-    sensitivity.nc    fields on the grid, SI               figures/, report.html
+config.toml       the options, as resolved             summary.json    numbers
+sensitivity.nc    fields on the grid, SI               figures/, report.html
 """
 
 import importlib
