@@ -10,6 +10,7 @@ import scipy.fft
 import tensorflow as tf
 
 from .. import checks
+from ..graphs import guarded
 from ..sensitivity.strategy import Strategy
 from . import limits, wavelets
 from .runs import Run
@@ -98,9 +99,7 @@ class Snapshots:
             return residual
         total = _top(_bent(source), self.dt, self._level) + _top(residual, self.dt, self._level)
         fine = self.every * self.time_step * total < 1
-        says = f"Invalid 'differentiation' {self.strategy}: too few snapshots for the frequencies of the {name}, or of the wavelet."
-        with tf.control_dependencies([tf.debugging.Assert(fine, [says])]):  # XLA leaves it out
-            return tf.where(fine, residual, tf.constant(np.nan, residual.dtype))
+        return guarded(residual, fine, f"Invalid 'differentiation' {self.strategy}: too few snapshots for the frequencies of the {name} or wavelet.")
 
     @property
     def _level(self) -> float:

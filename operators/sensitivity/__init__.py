@@ -3,10 +3,11 @@
 import importlib
 from typing import Any
 
-from .strategy import Boundary, Checkpointed, Every, StoreAll, Strategy
+from .strategy import Boundary, Checkpointed, Every, Implicit, StoreAll, Strategy
 
 _HOMES = {
     "checkpointed_scan": "scan",
+    "fixed_point": "equilibrium",
     "linearization": "functions",
     "columns": "probes",
     "rows": "probes",
@@ -29,7 +30,7 @@ _HOMES = {
     "plan": "planner",
     "Loop": "looped",
 }
-__all__ = ["Boundary", "Checkpointed", "Every", "StoreAll", "Strategy", *_HOMES]
+__all__ = ["Boundary", "Checkpointed", "Every", "Implicit", "StoreAll", "Strategy", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

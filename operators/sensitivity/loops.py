@@ -72,6 +72,10 @@ class Loops:
         """
         return self._graph(self._reverse, scoped, tf.constant(moves), kept, later)
 
+    def settle(self, tolerance: float, most: int, leaves: Tensors, scoped: Tensors) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
+        """How many steps until one changes the leaves by less than a part of them, whether that has failed, and the leaves then."""
+        return self._graph(self._settle, scoped, tf.constant(tolerance, tf.float64), tf.constant(most), leaves)
+
     # ------------------------------------------------------------------------------------------------------------ loops
 
     def _forward(self, count: tf.Tensor, leaves: Tensors) -> Tensors:
@@ -84,6 +88,15 @@ class Loops:
         arrays = [tf.TensorArray(leaf.dtype, self.most, element_shape=leaf.shape) for leaf in leaves]
         _, end, arrays = tf.while_loop(lambda i, *_: i < count, one, (0, leaves, arrays))
         return end, [array.stack() for array in arrays]
+
+    def _settle(self, tolerance: tf.Tensor, most: tf.Tensor, leaves: Tensors) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
+        def one(count: tf.Tensor, _: tf.Tensor, now: Tensors) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
+            after = self.step.function(now)
+            change = _length([a - b for a, b in zip(after, now, strict=True)])
+            return count + 1, change > tolerance * _length(after), after  # not a number is not larger: it ends the loop
+
+        count, moving, end = tf.while_loop(lambda count, moving, _: moving & (count < most), one, (0, tf.constant(True), leaves))
+        return count, moving | ~tf.math.is_finite(_length(end)), end
 
     def _back(self, count: tf.Tensor, stacks: Tensors, later: Cotangents) -> Cotangents:
         def one(i: tf.Tensor, later: Cotangents) -> tuple[tf.Tensor, Cotangents]:
@@ -148,3 +161,8 @@ def magnitude(leaves: Tensors) -> tf.Tensor:
     """The largest number among those with derivatives."""
     sizes = [tf.cast(tf.reduce_max(tf.abs(leaf)), tf.float64) for leaf in leaves if floating(leaf) and leaf.shape.num_elements()]
     return tf.reduce_max([tf.zeros([], tf.float64), *sizes])
+
+
+def _length(leaves: Tensors) -> tf.Tensor:
+    """Root of the sum of squares."""
+    return tf.sqrt(tf.add_n([tf.cast(tf.reduce_sum(tf.abs(leaf) ** 2), tf.float64) for leaf in leaves]))

@@ -25,7 +25,7 @@ from ..forward import conform
 from ..graphs import guarded
 from .loops import Cotangents, Loops, magnitude
 from .reversal import moves
-from .strategy import Boundary, Every, Plan, StoreAll, Strategy, kept_on_the_way
+from .strategy import Boundary, Every, Implicit, Plan, StoreAll, Strategy, kept_on_the_way
 from .tracing import Traced, floating
 
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
@@ -69,9 +69,9 @@ def checkpointed_scan(
     """
     if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 0:
         raise checks.invalid("n", n, "a whole number, 0 or more")
-    if not isinstance(strategy, Strategy) or isinstance(strategy, Every):
-        advice = "Steps of one's own are not left out." if isinstance(strategy, Every) else ""
-        raise checks.invalid("strategy", strategy, "StoreAll(), Checkpointed(n) or Boundary()", advice)
+    if not isinstance(strategy, Strategy) or isinstance(strategy, Every | Implicit):
+        about = {Every: "Steps of one's own are not left out.", Implicit: "Implicit() is for fixed_point."}
+        raise checks.invalid("strategy", strategy, "StoreAll(), Checkpointed(n) or Boundary()", about.get(type(strategy), ""))
     if isinstance(strategy, Boundary) != (inverse is not None):
         raise checks.invalid("inverse", "not given" if inverse is None else "given", "given if and only if the strategy is Boundary()")
     state = tf.nest.map_structure(tf.convert_to_tensor, state)
@@ -81,12 +81,12 @@ def checkpointed_scan(
             raise checks.invalid("state", f"of shape {leaf.shape}", "of a shape known when the function is traced", "Set it with tf.ensure_shape.")
     if n == 0:
         return state
-    undo = None if inverse is None else _flat("inverse", inverse, state)
-    scan = _Scan.of(_flat("step", step, state), undo, int(n), strategy, jit_compile, {})
+    undo = None if inverse is None else flattened("inverse", inverse, state)
+    scan = Scan.of(flattened("step", step, state), undo, int(n), strategy, jit_compile, {})
     return tf.nest.pack_sequence_as(state, scan.result(leaves))
 
 
-def _flat(name: str, step: Step, state: Nest) -> Traced:
+def flattened(name: str, step: Step, state: Nest) -> Traced:
     """A step from and to a list of leaves."""
     spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), state)
 
@@ -99,7 +99,7 @@ def _flat(name: str, step: Step, state: Nest) -> Traced:
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Scan:
+class Scan:
     """The loop over a step of lists of leaves, and its derivatives.
 
     In these, `at` are what derivatives are taken with respect to: the floating leaves of the start, and what the step reads from outside.
@@ -126,7 +126,7 @@ class _Scan:
     held: tuple[tf.Variable, ...] = ()
 
     @classmethod
-    def of(cls, step: Traced, inverse: Traced | None, n: int, strategy: Strategy, jit_compile: bool, given: dict[int, tf.Tensor]) -> "_Scan":
+    def of(cls, step: Traced, inverse: Traced | None, n: int, strategy: Strategy, jit_compile: bool, given: dict[int, tf.Tensor]) -> "Scan":
         """That of a step; its tensors stand for themselves where nothing else is given for them."""
         read = {id(each): each for each in (*step.scoped, *(inverse.scoped if inverse else ()))}
         plan = strategy.plan(n, 1.0, sum(leaf.shape.num_elements() * leaf.dtype.size for leaf in step.spec))
@@ -139,91 +139,91 @@ class _Scan:
     def result(self, leaves: Tensors) -> Tensors:
         """The leaves after all steps."""
         if not recording():
-            return self.loops.forward(self.n, leaves, self._scoped)
-        return self._values(leaves, *apart(lambda: self._run(leaves)))
+            return self.loops.forward(self.n, leaves, self.scoped)
+        return self._values(leaves, *apart(lambda: self.run(leaves)))
 
     # ------------------------------------------------------------------------------------------------------ derivatives
 
     def _values(self, leaves: Tensors, end: Tensors, kept: Kept) -> Tensors:
-        at = self._at(leaves)
+        at = self.at(leaves)
         if not at:
             return end
 
         def pullback(at: Tensors, _: Tensors, w: Tensors) -> Tensors:
-            scan, now = self._placed(leaves, at)
-            return scan._adjoint(now, here(kept), w)
+            scan, now = self.placed(leaves, at)
+            return scan.adjoint(now, here(kept), w)
 
         def pushforward(at: Tensors, _: Tensors, v: Tensors) -> Tensors:
-            scan, now = self._placed(leaves, at)
-            moved, both = scan._moved(now, v)
+            scan, now = self.placed(leaves, at)
+            moved, both = scan.moved(now, v)
             return _floats(moved.result(both)[len(leaves) :])
 
         return _with(end, differentiable(lambda *_: _floats(end), pullback, pushforward, *at))
 
-    def _adjoint(self, leaves: Tensors, kept: Kept, w: Tensors) -> Tensors:
-        at = self._at(leaves)
+    def adjoint(self, leaves: Tensors, kept: Kept, w: Tensors) -> Tensors:
+        at = self.at(leaves)
         n = len(at)
 
         def value(*given: tf.Tensor) -> Tensors:
             return apart(lambda: self._run_back(_with(leaves, given), kept, given[n:]))
 
         def pullback(at: Tensors, _: Tensors, u: Tensors) -> Tensors:
-            scan, now = self._placed(leaves, at[:n])
-            moved, both = scan._moved(now, u)
-            end, kept = apart(lambda: moved._run(both))
+            scan, now = self.placed(leaves, at[:n])
+            moved, both = scan.moved(now, u)
+            end, kept = apart(lambda: moved.run(both))
             return [*postponed(lambda: scan._bent(moved, both, kept, at[n:]), n), *moved._values(both, end, kept)[len(leaves) :]]
 
         def pushforward(at: Tensors, _: Tensors, d: Tensors) -> Tensors:
-            scan, now = self._placed(leaves, at[:n])
-            moved, both = scan._moved(now, d[:n])
-            bent = scan._bent(moved, both, apart(lambda: moved._run(both))[1], at[n:])
-            return [a + b for a, b in zip(bent, scan._adjoint(now, here(kept), d[n:]), strict=True)]
+            scan, now = self.placed(leaves, at[:n])
+            moved, both = scan.moved(now, d[:n])
+            bent = scan._bent(moved, both, apart(lambda: moved.run(both))[1], at[n:])
+            return [a + b for a, b in zip(bent, scan.adjoint(now, here(kept), d[n:]), strict=True)]
 
         return differentiable(value, pullback, pushforward, *at, *w)
 
-    def _bent(self, moved: "_Scan", both: Tensors, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
+    def _bent(self, moved: "Scan", both: Tensors, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
         """The gradient of <w, J(m) v> with respect to m, from the loop over the moved step."""
         nothing = [tf.zeros_like(leaf) for leaf in _floats(both)[: len(_floats(both)) // 2]]
-        found = moved._adjoint(both, kept, [*nothing, *w])
+        found = moved.adjoint(both, kept, [*nothing, *w])
         outside = dict(zip(map(id, moved.step.outside), found[2 * len(nothing) :], strict=True))
         of_outside = [outside[id(each)] if id(each) in outside else tf.zeros(each.shape, each.dtype) for each in self.step.outside]
         return [*found[: len(nothing)], *of_outside]
 
-    def _moved(self, leaves: Tensors, v: Sequence[tf.Tensor]) -> tuple["_Scan", Tensors]:
+    def moved(self, leaves: Tensors, v: Sequence[tf.Tensor]) -> tuple["Scan", Tensors]:
         """The loop over (leaves, their change), where what is outside changes too, and its start."""
         count, v = len(_floats(leaves)), self._unless_changed(v)
         both, changes = [*leaves, *v[:count]], dict(zip(map(id, self.step.outside), v[count:], strict=True))
-        step = _flat("step", _with_change(self.step, changes), both)
-        inverse = None if self.inverse is None else _flat("inverse", _with_change(self.inverse, changes), both)
-        scan = _Scan.of(step, inverse, self.n, self.strategy, self.loops.jit_compile, self.given)
+        step = flattened("step", _with_change(self.step, changes), both)
+        inverse = None if self.inverse is None else flattened("inverse", _with_change(self.inverse, changes), both)
+        scan = Scan.of(step, inverse, self.n, self.strategy, self.loops.jit_compile, self.given)
         return dataclasses.replace(scan, held=self.held), both
 
     # ------------------------------------------------------------------------------------------------------------- runs
 
-    def _run(self, leaves: Tensors) -> tuple[Tensors, Kept]:
+    def run(self, leaves: Tensors) -> tuple[Tensors, Kept]:
         """The leaves at the end, and what is kept for `_run_back`."""
         if self.plan.boundary:
-            end = self.loops.forward(self.n, leaves, self._scoped)
+            end = self.loops.forward(self.n, leaves, self.scoped)
             return end, [end]
         if self.plan.segment >= self.n:
-            end, stacks = self.loops.record(self.n, leaves, self._scoped)
+            end, stacks = self.loops.record(self.n, leaves, self.scoped)
             return end, [stacks]
         places = list(kept_on_the_way(self._segments, self.plan.checkpoints))
         counts = [self._steps(range(first, stop)) for first, stop in zip(places, [*places[1:], self._segments], strict=True)]
         # One slot more than checkpoints: for the state that the next segment is run back from.
-        end, stacks = self.loops.keep(counts, min(self.plan.checkpoints, self._segments) + 1, leaves, self._scoped)
+        end, stacks = self.loops.keep(counts, min(self.plan.checkpoints, self._segments) + 1, leaves, self.scoped)
         return end, [stacks]
 
     def _run_back(self, leaves: Tensors, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
         """The cotangents of what `_at` holds."""
         later = Cotangents(self._unless_changed(w), [tf.zeros(each.shape, each.dtype) for each in self.step.outside])
         if self.plan.boundary:
-            found, largest, (first, outside) = self.loops.unwind(self.n, kept[0], later, self._scoped)
+            found, largest, (first, outside) = self.loops.unwind(self.n, kept[0], later, self.scoped)
             first = self._unless_missed(found, leaves, largest, first)
         elif self.plan.segment >= self.n:
-            first, outside = self.loops.back(self.n, kept[0], later, self._scoped)
+            first, outside = self.loops.back(self.n, kept[0], later, self.scoped)
         else:
-            first, outside = self.loops.reverse(self._moves(), kept[0], later, self._scoped)
+            first, outside = self.loops.reverse(self._moves(), kept[0], later, self.scoped)
         return [*first, *outside]
 
     def _moves(self) -> list[tuple[int, int, int]]:
@@ -244,10 +244,10 @@ class _Scan:
 
     # ----------------------------------------------------------------------------------------------------------- leaves
 
-    def _at(self, leaves: Tensors) -> Tensors:
+    def at(self, leaves: Tensors) -> Tensors:
         return [*_floats(leaves), *(self.given[id(each)] for each in self.step.outside)]
 
-    def _placed(self, leaves: Tensors, at: Sequence[tf.Tensor]) -> tuple["_Scan", Tensors]:
+    def placed(self, leaves: Tensors, at: Sequence[tf.Tensor]) -> tuple["Scan", Tensors]:
         """The scan and the leaves in the graph that is being built, with what `at` holds there."""
         count, at = len(_floats(leaves)), here(list(at))
         outside = dict(zip(map(id, self.step.outside), at[count:], strict=True))
@@ -263,7 +263,9 @@ class _Scan:
         if tf.executing_eagerly():
             return list(values)
         for each in _variables(self.step, self.inverse):
-            then, now = self.given[id(each)], tf.raw_ops.ReadVariableOp(resource=self.given[id(each.handle)], dtype=each.dtype)
+            # Where the step itself was traced within a graph, its handle is one of that graph.
+            handle = self.given.get(id(each.handle), each.handle)
+            then, now = self.given[id(each)], tf.raw_ops.ReadVariableOp(resource=handle, dtype=each.dtype)
             same = tf.reduce_all((then == now) | ((then != then) & (now != now)))
             error = checks.invalid("step", f"reading the variable '{each.name}', which is assigned before the gradient", "of unchanged ones", _READ)
             values = [guarded(value, same, str(error)) for value in values]
@@ -281,7 +283,7 @@ class _Scan:
         return values if tf.executing_eagerly() else [guarded(value, right, str(error)) for value in values]
 
     @property
-    def _scoped(self) -> Tensors:
+    def scoped(self) -> Tensors:
         return [self.given[id(each)] for each in self.loops.scoped]
 
 

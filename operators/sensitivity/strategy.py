@@ -138,6 +138,15 @@ class Boundary(Strategy):
         return Plan(1, steps, 1, boundary=True)
 
 
+@final
+@dataclass(frozen=True)
+class Implicit(Strategy):
+    """Keep the end alone, where it is a fixed point: its derivative does not depend on the way to it (see `fixed_point`)."""
+
+    def plan(self, steps: int, state: float, size: int) -> Plan:
+        raise checks.invalid("strategy", self, "StoreAll(), Every(k), Checkpointed(n) or Boundary() for a loop", "Implicit() is for fixed points.")
+
+
 def _count(name: str, given: int) -> None:
     if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1:
         raise checks.invalid(name, given, "a whole number, 1 or more")

@@ -1,0 +1,143 @@
+"""Fixed points: values and derivatives against those of the solved equation, and against the steps written out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from geoinv.operators.sensitivity import Boundary, Checkpointed, Implicit, StoreAll, checkpointed_scan, fixed_point
+
+SIZE = 8
+RANDOM = np.random.default_rng(0)
+MATRIX = tf.constant(0.5 * np.linalg.qr(RANDOM.normal(size=(SIZE, SIZE)))[0])
+SOURCE, WEIGHTS, START = (tf.constant(RANDOM.normal(size=SIZE)) for _ in range(3))
+GAIN = tf.Variable(RANDOM.uniform(0.5, 1.0, SIZE))
+
+
+def bend(state: tf.Tensor) -> tf.Tensor:
+    """A nonlinear contraction that reads two tensors and a variable."""
+    return tf.tanh(tf.linalg.matvec(MATRIX, state)) * GAIN + SOURCE
+
+
+def implicit(start: tf.Tensor) -> tf.Tensor:
+    return fixed_point(bend, start, tolerance=1e-14)
+
+
+def written_out(start: tf.Tensor) -> tf.Tensor:
+    state = start
+    for _ in range(70):
+        state = bend(state)
+    return state
+
+
+def gradient(solve: Callable[[tf.Tensor], tf.Tensor]) -> list[tf.Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch([SOURCE, MATRIX])
+        value = tf.reduce_sum(WEIGHTS * solve(START) ** 2)
+    return tape.gradient(value, [SOURCE, MATRIX, GAIN])  # type: ignore[no-any-return]
+
+
+def agree(found: list[tf.Tensor], expected: list[tf.Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-11 * np.linalg.norm(other), rtol=0)
+
+
+@pytest.mark.parametrize("run", [lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)], ids=["eager", "graph", "xla"])
+def test_gradients_are_those_of_the_steps_written_out(run: Callable[[Any], Any]) -> None:
+    agree(run(lambda: gradient(implicit))(), gradient(written_out))
+    np.testing.assert_allclose(run(lambda: implicit(START))(), written_out(START), rtol=1e-12)
+
+
+def test_linear_fixed_points_are_solves() -> None:
+    """x = M x + s, whose answer and adjoint NumPy solves."""
+    with tf.GradientTape() as tape:
+        tape.watch(SOURCE)
+        value = tf.reduce_sum(WEIGHTS * fixed_point(lambda x: tf.linalg.matvec(MATRIX, x) + SOURCE, START, tolerance=1e-14, jit_compile=True))
+    system = np.eye(SIZE) - MATRIX.numpy()
+    assert float(value) == pytest.approx(WEIGHTS.numpy() @ np.linalg.solve(system, SOURCE.numpy()), rel=1e-12)
+    np.testing.assert_allclose(tape.gradient(value, SOURCE), np.linalg.solve(system.T, WEIGHTS.numpy()), rtol=1e-11)
+
+
+@pytest.mark.parametrize("run", [lambda f: f, tf.function], ids=["eager", "graph"])
+def test_forward_mode_and_second_derivatives(run: Callable[[Any], Any]) -> None:
+    directions = [tf.constant(np.random.default_rng(i).normal(size=each.shape)) for i, each in enumerate((SOURCE, MATRIX, GAIN))]
+
+    def both(solve: Callable[[tf.Tensor], tf.Tensor]) -> list[tf.Tensor]:
+        with tf.autodiff.ForwardAccumulator([SOURCE, MATRIX, GAIN], directions) as forward:
+            value = solve(START)
+        with tf.GradientTape() as tape:
+            tape.watch([SOURCE, MATRIX])
+            first = gradient(solve)
+            along = tf.add_n([tf.reduce_sum(part * v) for part, v in zip(first, directions, strict=True)])
+        return [forward.jvp(value), *tape.gradient(along, [SOURCE, MATRIX, GAIN])]
+
+    agree(run(lambda: both(implicit))(), both(written_out))
+
+
+def test_a_point_sought_within_a_loop() -> None:
+    """A source that feeds on the point of the last time: an implicit time step, kept by a few states."""
+
+    def step(state: tf.Tensor) -> tf.Tensor:
+        return fixed_point(lambda x: state + 0.3 * tf.sin(tf.linalg.matvec(MATRIX, x)), state, tolerance=1e-14)
+
+    def written(state: tf.Tensor) -> tf.Tensor:
+        for _ in range(4):
+            x = state
+            for _ in range(40):
+                x = state + 0.3 * tf.sin(tf.linalg.matvec(MATRIX, x))
+            state = x
+        return state
+
+    def slope(function: Callable[[tf.Tensor], tf.Tensor]) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch([START, MATRIX])
+            value = tf.reduce_sum(WEIGHTS * function(START))
+        return tape.gradient(value, [START, MATRIX])  # type: ignore[no-any-return]
+
+    agree(slope(lambda state: checkpointed_scan(step, state, 4, strategy=Checkpointed(2))), slope(written))
+
+
+@pytest.mark.parametrize("strategy", [StoreAll(), Checkpointed(3)], ids=str)
+def test_the_way_may_be_differentiated_instead(strategy: Any) -> None:
+    agree(gradient(lambda start: fixed_point(bend, start, tolerance=1e-14, strategy=strategy)), gradient(written_out))
+
+
+def test_nests_and_single_precision() -> None:
+    found = fixed_point(lambda s: {"x": tf.cos(s["x"]), "y": (s["x"] + s["y"]) / 2}, {"x": tf.constant(1.0), "y": tf.constant(0.0)})
+    assert float(found["x"]) == pytest.approx(0.7390851, abs=1e-6) and float(found["y"]) == pytest.approx(0.7390851, abs=1e-6)
+
+
+def test_a_step_that_does_not_converge() -> None:
+    def away(x: tf.Tensor) -> tf.Tensor:
+        return 1.5 * x + SOURCE
+
+    with pytest.raises(ValueError, match=r"'step' that did not converge in 50 iterations: must be a contraction: one step to change .* 1e-06 of it"):
+        fixed_point(away, START, max_iterations=50)
+    with pytest.raises(ValueError, match="did not converge"):
+        fixed_point(lambda x: tf.math.log(-tf.abs(x)), START)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="did not converge in 50 iterations"):
+        tf.function(lambda: fixed_point(away, START, max_iterations=50))()
+    compiled = tf.function(lambda: fixed_point(away, START, max_iterations=50), jit_compile=True)
+    assert np.isnan(compiled()).all(), "nothing can be raised there"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fixed_point(bend, START, strategy=Boundary()), r"'strategy' Boundary\(\): must be Implicit\(\), or in eager mode StoreAll\(\)"),
+        (lambda: tf.function(lambda: fixed_point(bend, START, strategy=StoreAll()))(), r"'strategy' StoreAll\(\): must be Implicit\(\)"),
+        (lambda: fixed_point(bend, START, tolerance=-1.0), "'tolerance'"),
+        (lambda: fixed_point(lambda x: x[1:], START), r"'state after the step' of shape \(7,\)"),
+        (lambda: fixed_point(lambda i: i, tf.constant(1)), "'state' with integers"),
+        (
+            lambda: fixed_point(lambda x: tf.numpy_function(np.cos, [x], tf.float64), START),
+            r"'step' that calls Python \(operation 'PyFunc', test_fixed",
+        ),
+        (lambda: checkpointed_scan(bend, START, 3, strategy=Implicit()), r"'strategy' Implicit\(\): must be StoreAll\(\)"),
+    ],
+)
+def test_bad_input(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
