@@ -134,7 +134,9 @@ def sensitivity(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="Output directory of 'geoinv invert'.", show_default=False)]) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(help="Output directory of 'geoinv invert' or 'geoinv sensitivity'.", show_default=False)],
+) -> None:
     """Draw the figures and the report of an output directory anew."""
     from geoinv.report import write
 

@@ -68,10 +68,10 @@ def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
     return directory
 
 
-#: Files that a run may write besides figures/*.png; an earlier run's are removed before new ones are written.
+#: Files that a run of any command may write besides figures/*.png; an earlier run's are removed before new ones are written.
 _FILES = (
     *("summary.json", "config.toml", "model.nc", "predicted.nc", "history.csv", "report.html"),
-    *("model.vtr", "model.msh", "model.den", "wavelet.nc"),
+    *("model.vtr", "model.msh", "model.den", "wavelet.nc", "sensitivity.nc"),
 )
 #: Data sets, by name, that only some kinds of inversion write.
 _EXTRA = ("wavelet",)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from geoinv.operators import checks
 from geoinv.operators.sensitivity import Prior
 
-from ..sensitivity.target import Target
+from ..sensitivity.target import Target, model_of
 from .config import GravityConfig
 from .inputs import load
 from .job import build_operator, build_problem
@@ -32,7 +32,7 @@ def target(config: GravityConfig, run: "Run | None", console: "Console") -> Targ
         console: Where progress is shown.
 
     Raises:
-        ValueError: No trade-off parameter, a run on other cells, or anything wrong with the inputs.
+        ValueError: No trade-off parameter or smallness, a run on other cells, or anything wrong with the inputs.
     """
     trade_off = config.sensitivity.trade_off
     if trade_off is None and run is not None:
@@ -40,7 +40,11 @@ def target(config: GravityConfig, run: "Run | None", console: "Console") -> Targ
     if trade_off is None:
         advice = "Run 'geoinv invert' first (and give its directory with --model), or set it."
         raise checks.invalid("sensitivity.trade_off", "off", "known: how much the prior weighs against the data", advice)
+    if not config.regularization.smallness:
+        advice = "Without it a constant density is free, and no deviation finite."
+        raise checks.invalid("regularization.smallness", 0, "above zero for 'geoinv sensitivity'", advice)
     inputs = load(config)
+    model = np.where(inputs.active, 0.0, np.nan) if run is None else model_of(run, "density", inputs.grid)
     operator = build_operator(config, inputs, console)
     problem = build_problem(config, inputs, operator, console)
     size, extra = int(inputs.active.sum()), operator.model_spec.shape[0] - int(inputs.active.sum())
@@ -48,11 +52,6 @@ def target(config: GravityConfig, run: "Run | None", console: "Console") -> Targ
     if extra:  # in mGal
         free = (FREE * 1e5 * float(np.std(inputs.survey["observed"].values))) ** -2.0
         precision = precision + scipy.sparse.diags_array(np.r_[np.zeros(size), np.full(extra, free)])
-    model = np.where(inputs.active, 0.0, np.nan)
-    if run is not None:
-        if run.model["density"].shape != inputs.grid.shape:
-            raise checks.invalid("model", f"of {run.model['density'].shape} cells", f"of {inputs.grid.shape}, as the config's")
-        model = run.model["density"].values
     notes = (
         f"{problem.observed.shape[0]} stations, {size} cells; the model term of the inversion as the prior, trade-off {trade_off:.4g}",
         "bounds and robust misfits are left out: the problem is the linear least-squares one",

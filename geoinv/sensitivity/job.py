@@ -9,12 +9,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 
 from geoinv.datasets import netcdf
-from geoinv.datasets.atomic import atomic_path
 from geoinv.operators import checks
 
 from .. import rundir
@@ -35,8 +34,6 @@ Settings = Union["GravityConfig", "WaveformConfig"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_FILES = ("summary.json", "config.toml", "sensitivity.nc", "report.html")
-
 
 def run(config: Settings, output: Path, *, directory: Path | None = None, overwrite: bool = False, console: "Console") -> dict[str, Any]:
     """Work out what the data of a config resolve, and write it.
@@ -56,22 +53,52 @@ def run(config: Settings, output: Path, *, directory: Path | None = None, overwr
     """
     began = time.perf_counter()
     rundir.prepare(output, overwrite=overwrite)
+    if directory is not None and directory.resolve() == output.resolve():
+        raise checks.invalid("output", f"'{output}'", "another directory than the inversion's", "Its results would be replaced.")
     finished = None if directory is None else _finished(config, directory)
-    target: Target = importlib.import_module(f"geoinv.{config.kind}.sensitivity").target(config, finished, console)
-    for line in target.notes:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    found = _directions(config, target, console)
-    cells = _cells(config, target)
-    with progress(console, "deviations"):
-        options = config.sensitivity
-        data = fields(target, found, cells, investigated=options.investigated, samples=options.samples, seed=config.seed)
-    summary = _summary(config, target, found, data, directory, time.perf_counter() - began)
-    _write(config, output, data, summary)
+    resolved = resolve(config, console, finished)
+    summary = numbers(config, resolved) | _provenance(config, directory, time.perf_counter() - began)
+    _write(config, output, resolved.data, summary)
     with progress(console, "figures and report"):
         from .report import write
 
         write(output)
     return summary
+
+
+class Resolved(NamedTuple):
+    """What data resolve.
+
+    Args:
+        target: The problem.
+        found: Its informed directions.
+        data: Everything on the grid, as `fields` makes it.
+    """
+
+    target: "Target"
+    found: "Informed"
+    data: "xarray.Dataset"
+
+
+def resolve(config: Settings, console: "Console", finished: rundir.Run | None = None) -> Resolved:
+    """What the data of a config resolve; writes nothing.
+
+    Args:
+        config: Of any kind of inversion.
+        console: Where progress is shown.
+        finished: An inversion, at whose model the problem is linearized.
+
+    Raises:
+        ValueError: Anything wrong with the inputs or the inversion.
+    """
+    target: Target = importlib.import_module(f"geoinv.{config.kind}.sensitivity").target(config, finished, console)
+    for line in target.notes:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    options, cells = config.sensitivity, _cells(config, target)
+    found = _directions(config, target, console)
+    with progress(console, "deviations"):
+        data = fields(target, found, cells, investigated=options.investigated, samples=options.samples, seed=config.seed)
+    return Resolved(target, found, data)
 
 
 def _finished(config: Settings, directory: Path) -> rundir.Run:
@@ -110,12 +137,12 @@ def _cells(config: Settings, target: "Target") -> np.ndarray:
         column = np.flatnonzero(np.moveaxis(target.active, 0, -1)[tuple(middle[1:])])
         wanted = [(int(column[round(share * (column.size - 1))]), *middle[1:]) for share in (0.85, 0.6, 0.3)]
     else:
+        if not places or {len(place) for place in places} != {grid.ndim}:
+            raise checks.invalid("sensitivity.cells", [list(place) for place in places], f"a list of [{', '.join(grid.dims)}] in m")
         points = np.array(places, float)
-        if points.ndim != 2 or points.shape[1] != grid.ndim:
-            raise checks.invalid("sensitivity.cells", places, f"a list of [{', '.join(grid.dims)}] in m")
         outside = np.flatnonzero(~grid.contains(points))
         if outside.size:
-            raise checks.invalid("sensitivity.cells", list(points[outside[0]]), "inside of the grid")
+            raise checks.invalid("sensitivity.cells", points[outside[0]].tolist(), "inside of the grid")
         wanted = [tuple(index) for index in grid.cell_index(points)]
     chosen = np.array([numbers[index] for index in wanted])
     if np.any(chosen < 0):
@@ -173,23 +200,29 @@ def _investigated(target: "Target", index: np.ndarray, level: float) -> np.ndarr
     return np.where(target.active.any(axis=0), depth, np.nan)
 
 
-def _summary(config: Settings, target: "Target", found: "Informed", data: "xarray.Dataset", directory: Path | None, seconds: float) -> dict[str, Any]:
-    reduction = data["deviation"] / data["prior_deviation"]
-    least = float(found.values[-1])
+def numbers(config: Settings, resolved: Resolved) -> dict[str, Any]:
+    """What came of it, in numbers."""
+    from geoinv.operators.forward import ravel
+
+    target, found, data = resolved
     return {
         "kind": config.kind,
-        "linearized_at": "the start model" if directory is None else str(directory),
         "n_model": int(target.active.sum()),
-        "n_data": int(target.at.shape[0]),
-        "degrees_of_freedom": found.degrees_of_freedom,
+        "n_data": int(np.count_nonzero(ravel(target.weights))),
+        "degrees_of_freedom": float(np.nansum(data["resolution"])),  # about the cells: a trend's coefficients have their own
         "directions_above_noise": int(np.count_nonzero(found.values > 1)),
         "directions": int(found.values.size),
-        "smallest_eigenvalue": least,
-        "complete": bool(least <= config.sensitivity.enough),
+        **reach(found, config.sensitivity.enough),
         "largest_resolution": float(np.nanmax(data["resolution"])),
-        "least_deviation_ratio": float(np.nanmin(reduction)),
+        "least_deviation_ratio": float(np.nanmin(data["deviation"] / data["prior_deviation"])),
         "depth_of_investigation_m": float(np.nanmedian(data["depth_of_investigation"])),
         "notes": list(target.notes),
+    }
+
+
+def _provenance(config: Settings, directory: Path | None, seconds: float) -> dict[str, Any]:
+    return {
+        "linearized_at": "the start model" if directory is None else str(directory),
         "seconds": seconds,
         "peak_memory_bytes": rundir.peak_memory_bytes(),
         "versions": rundir.versions(),
@@ -197,11 +230,19 @@ def _summary(config: Settings, target: "Target", found: "Informed", data: "xarra
     }
 
 
+def reach(found: "Informed", enough: float) -> dict[str, Any]:
+    """How far down all eigenvalues are found, and whether that is as far as was asked: so it is also where the data inform no others."""
+    from geoinv.operators.sensitivity.directions import FOUND
+
+    sure, small = found.errors <= FOUND * found.values, found.values < enough
+    first = int(np.argmin(sure)) if not sure.all() else sure.size
+    others = float(np.linalg.norm(found.errors))  # no eigenvalue of the directions that were not tried is larger than about this
+    complete = np.all(sure | small) and (np.any(sure & small) or others <= enough)
+    return {"smallest_eigenvalue": float(found.values[max(first - 1, 0)]), "complete": bool(complete)}
+
+
 def _write(config: Settings, output: Path, data: "xarray.Dataset", summary: dict[str, Any]) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    for path in [*(output / name for name in _FILES), *(output / "figures").glob("*.png")]:
-        path.unlink(missing_ok=True)
+    rundir.clear(output)
     rundir.write_text(output / "config.toml", dump_toml(config))
     netcdf.write(output / "sensitivity.nc", data)
-    with atomic_path(output / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    rundir.write_text(output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

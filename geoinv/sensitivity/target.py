@@ -1,13 +1,17 @@
 """The linearized problem of a kind of inversion, as its module `<kind>.sensitivity` gives it to the job."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from geoinv.operators import checks
 from geoinv.operators.forward import Linearization, Nest
 from geoinv.operators.grid import Grid
 from geoinv.operators.sensitivity import Prior
+
+if TYPE_CHECKING:
+    from ..rundir import Run
 
 
 @final
@@ -42,3 +46,23 @@ class Target:
         field = np.full((*self.grid.shape, *values.shape[1:]), np.nan)
         field[self.active] = values[: int(self.active.sum())]
         return field if values.ndim == 1 else np.moveaxis(field, -1, 0)
+
+
+def model_of(run: "Run", name: str, grid: Grid) -> np.ndarray:
+    """The model that an inversion found, [grid].
+
+    Raises:
+        ValueError: It is on other cells than those of the config.
+    """
+    own = Grid.from_xarray(run.model[name])
+    if own.shape != grid.shape:
+        raise checks.invalid("model", f"of {_times(own.shape)} cells", f"of {_times(grid.shape)}, as the config's")
+    for dim, edges, expected, widths in zip(grid.dims, own.edges, grid.edges, grid.widths, strict=True):
+        if np.abs(edges - expected).max() > 1e-3 * widths.min():
+            ends = f"{expected[0]:g} to {expected[-1]:g} m"
+            raise checks.invalid("model", f"on cells from {edges[0]:g} to {edges[-1]:g} m along {dim}", f"on the config's, from {ends}")
+    return np.asarray(run.model[name].values)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

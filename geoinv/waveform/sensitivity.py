@@ -6,7 +6,6 @@ import numpy as np
 import tensorflow as tf
 
 from geoinv.datasets import shots
-from geoinv.operators import checks
 from geoinv.operators.forward import Linearization
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic import AcousticWave
@@ -14,7 +13,7 @@ from geoinv.operators.sensitivity import Checkpointed, Prior, StoreAll
 
 from ..console import progress
 from ..regularization import small_and_smooth
-from ..sensitivity.target import Target
+from ..sensitivity.target import Target, model_of
 from .bands import bands
 from .cells import sampled
 from .config import WaveformConfig
@@ -43,12 +42,12 @@ def target(config: WaveformConfig, run: "Run | None", console: "Console") -> Tar
     Raises:
         ValueError: A run on other cells, or anything wrong with the inputs.
     """
+    # Of the misfit only what chooses data is kept: other weights than the uncertainties' would not be those of the noise.
+    config = config.model_copy(update={"misfit": config.misfit.model_copy(update={"normalise": False, "time_power": (0.0,)})})
     inputs = load(config)
+    velocity = inputs.velocity if run is None else model_of(run, "velocity", inputs.grid)
     band = bands(config, shots.dt(inputs.survey))[-1]
     objective = Objective.of(config, inputs, band)
-    velocity = inputs.velocity if run is None else run.model["velocity"].values
-    if velocity.shape != inputs.grid.shape:
-        raise checks.invalid("model", f"of {velocity.shape} cells", f"of {inputs.grid.shape}, as the config's")
     with progress(console, "wavelet"):
         objective = objective.fitted(objective.start(velocity))
     coarse, medium = objective.averaging.coarse, objective.averaging(velocity)

@@ -200,7 +200,8 @@ def informed(
         each: Called with the number of products and the smallest eigenvalue that is found so far.
 
     Returns:
-        Those eigenvalues that were found; its `values` end above `enough` where `products` were too few.
+        All positive values of the iterations, which lie below the eigenvalues, with their errors. Of a repeated eigenvalue, such as those of
+        a symmetric survey over symmetric cells, one direction only is found: what data tell is then understated.
 
     Raises:
         ValueError: Weights or a prior that do not fit.
