@@ -52,7 +52,7 @@ def test_template_shows_every_option_and_its_examples_are_valid() -> None:
     config = parse(options)
     fields = {name: set(type(getattr(config, name)).model_fields) for name in shown}
     assert shown == fields
-    assert {"data", "grid", "model", "source", "propagator", "bands", "misfit", "inversion", "bounds", "output"} == set(shown)
+    assert {"data", "grid", "model", "source", "propagator", "bands", "misfit", "inversion", "bounds", "output", "sensitivity"} == set(shown)
 
 
 def test_the_config_in_the_readme_is_valid() -> None:
