@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -179,7 +178,7 @@ def test_arrays_for_the_operators():
     np.testing.assert_array_equal(receivers[0, 2], [10, 15, 9])
     paired, _, _ = shots.acquisition_arrays(two_shots(sources={"upward": [1.0, 2.0], "easting": [[0.0, 1.0], [2.0, 3.0]]}))
     np.testing.assert_array_equal(paired, [[[1, 0], [1, 1]], [[2, 2], [2, 3]]])
-    with pytest.raises(ValueError, match="project_to_line"):
+    with pytest.raises(ValueError, match=r"line\.project"):
         shots.acquisition_arrays(in_three_dimensions(), ("upward", "easting"))
     with pytest.raises(ValueError, match="northings"):
         shots.acquisition_arrays(two_shots(), ("upward", "northing", "easting"))
@@ -222,68 +221,3 @@ def test_uncertainties_that_cannot_be():
         shots.assign_uncertainty(two_shots(observed=silent), relative=0.1)
     given = two_shots(uncertainty=0.1)
     assert shots.assign_uncertainty(given) is given
-
-
-def on_a_line(azimuth, across=0.0):
-    """Receivers every 10 m, the first at (1000, 2000), moved to alternating sides of a line; sources at its ends."""
-    along = np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
-    side = across * (-1.0) ** np.arange(20)
-    receivers = np.array([1000.0, 2000.0]) + 10 * np.arange(20)[:, None] * along + side[:, None] * [along[1], -along[0]]
-    sources = np.array([1000.0, 2000.0]) + np.array([[0.0], [190.0]]) * along
-    return shots.make(
-        np.ones((2, 20, 50)),
-        TIME,
-        {"upward": 0.0, "easting": sources[:, 0], "northing": sources[:, 1]},
-        {"upward": 0.0, "easting": receivers[:, 0], "northing": receivers[:, 1]},
-        live=np.arange(20) != 7,
-        crs="EPSG:32610",
-    )
-
-
-@pytest.mark.parametrize("azimuth", [30.0, 90.0, 135.0, 0.0])
-def test_a_straight_line_is_unrolled_exactly(azimuth):
-    flat = shots.validate(shots.project_to_line(on_a_line(azimuth)))
-    assert shots.axes_of(flat) == ("upward", "easting")
-    np.testing.assert_allclose(flat["receiver_easting"].values[1], 10.0 * np.arange(20), atol=1e-9)
-    np.testing.assert_allclose(flat["source_easting"], [0, 190], atol=1e-9)
-    assert flat.attrs["line_azimuth"] == pytest.approx(azimuth, abs=1e-9) and flat.attrs["crs"] == ""
-    assert flat.attrs["line_origin"] == pytest.approx([1000, 2000], abs=1e-9)
-    assert "EPSG:32610" in flat.attrs["history"]
-
-
-def test_the_line_is_that_of_total_least_squares():
-    rng = np.random.default_rng(2)
-    east, north = rng.uniform(0, 1000, (2, 30)) * np.array([[1.0], [0.3]])
-    receivers = {"upward": 0.0, "easting": east, "northing": north + 0.4 * east}
-    made = shots.make(np.ones((1, 30, 50)), TIME, {"upward": 0.0, "easting": 500.0, "northing": 300.0}, receivers)
-    with pytest.warns(UserWarning, match="from the line"):
-        flat = shots.project_to_line(made)
-    covariance = np.cov(np.append(receivers["easting"], 500.0), np.append(receivers["northing"], 300.0))
-    angle = 0.5 * np.arctan2(2 * covariance[0, 1], covariance[0, 0] - covariance[1, 1])  # of the major axis, from east
-    assert flat.attrs["line_azimuth"] == pytest.approx(90 - np.degrees(angle), abs=1e-8)
-
-
-def test_the_departure_from_the_line_is_recorded_and_warned_of():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        near = shots.project_to_line(on_a_line(60.0, across=2.0), azimuth=60.0, origin=(1000.0, 2000.0))
-    np.testing.assert_allclose(near["receiver_easting"].values[0], 10.0 * np.arange(20), atol=1e-9)
-    # The largest change of an offset is at the receiver beside a source: 2 m against 0.
-    assert "largest departure 2 m, largest change of an offset 2 m" in near.attrs["history"]
-    with pytest.warns(UserWarning, match=r"up to 15 m from the line; receivers are 10 m apart"):
-        shots.project_to_line(on_a_line(60.0, across=15.0), azimuth=60.0, origin=(1000.0, 2000.0))
-
-
-def test_lines_that_cannot_be():
-    with pytest.raises(ValueError, match="on a line already"):
-        shots.project_to_line(two_shots())
-    with pytest.raises(ValueError, match="at one place"):
-        shots.project_to_line(in_three_dimensions(sources=ORIGIN, receivers=ORIGIN))
-
-
-def test_a_projected_survey_survives_netcdf(tmp_path):
-    flat = shots.project_to_line(on_a_line(30.0))
-    netcdf.write(tmp_path / "line.nc", flat)
-    read = netcdf.read(tmp_path / "line.nc")
-    xarray.testing.assert_equal(read, flat)
-    assert list(read.attrs["line_origin"]) == list(flat.attrs["line_origin"]) and read.attrs["line_azimuth"] == flat.attrs["line_azimuth"]

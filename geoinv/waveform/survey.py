@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray
 
-from geoinv.datasets import netcdf, segy, shots
+from geoinv.datasets import line, netcdf, segy, shots
 from geoinv.datasets.segy_headers import COORDINATES
 from geoinv.datasets.table import read_table
 from geoinv.operators import checks
@@ -34,7 +34,7 @@ def read_survey(data: Data) -> tuple[xarray.Dataset, float, np.ndarray]:
     if data.dimensions == 3 and shots.axes_of(survey) == DIMS[2]:
         raise checks.invalid("data.dimensions", 3, "2 for a survey without northings")
     if data.dimensions == 2 and shots.axes_of(survey) == DIMS[3]:
-        survey = shots.project_to_line(survey)
+        survey = line.project(survey)
     survey, first_time = _from_zero(survey)
     if data.record_length is not None:
         if data.record_length < 2 * shots.dt(survey):

@@ -1,0 +1,73 @@
+"""Waveform surveys along a line, for two dimensions: horizontal positions become one coordinate."""
+
+import warnings
+
+import numpy as np
+import xarray
+
+from geoinv.operators import checks
+from geoinv.operators.grid import DIMS
+
+from . import shots
+from .survey import add_history
+
+
+def project(survey: xarray.Dataset, *, azimuth: float | None = None, origin: tuple[float, float] | None = None) -> xarray.Dataset:
+    """A two-dimensional survey: `easting` becomes the distance along a straight line.
+
+    Args:
+        survey: A waveform survey with northings.
+        azimuth: Of the line, in degrees clockwise from north; by default that of the least-squares line through all sources and
+            live receivers (each position once), pointing east.
+        origin: Easting and northing, in metres, of the line's zero; by default the line passes through the mean position and starts
+            at its first source or receiver.
+
+    Returns:
+        A survey without northings and without crs; its attributes `line_origin` and `line_azimuth` place it, its history gives the
+        largest distance from the line and the largest change of an offset.
+
+    Raises:
+        ValueError: A survey without northings, or without extent.
+
+    Warns:
+        UserWarning: A source or receiver lies farther from the line than the (median) receiver spacing.
+    """
+    if shots.axes_of(survey) != DIMS[3]:
+        raise checks.invalid("survey", "without northings", "three-dimensional", "It is on a line already.")
+    live = survey["live"].values
+    plane = {k: np.stack([survey[f"{k}_{axis}"].values for axis in ("easting", "northing")], axis=-1) for k in ("source", "receiver")}
+    points = np.unique(np.concatenate([plane["source"].reshape(-1, 2), plane["receiver"][live]]), axis=0)
+    center = points.mean(axis=0) if origin is None else np.asarray(origin, dtype=np.float64)
+    along = _best_direction(points) if azimuth is None else np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
+    start = center + ((points - center) @ along).min() * along if origin is None else center
+    departure = np.abs((points - start) @ np.array([along[1], -along[0]])).max()
+    bearing = float(np.degrees(np.arctan2(along[0], along[1])) % 360)
+    flat = survey.drop_vars(["source_northing", "receiver_northing"])
+    for kind, position in plane.items():
+        name = f"{kind}_easting"
+        flat = flat.assign_coords({name: (survey[name].dims, (position - start) @ along, {"units": "m"})})
+    changed = np.abs(shots.offsets(flat) - shots.offsets(survey))[live].max()
+    spacing = _receiver_spacing(flat)
+    if departure > spacing:
+        advice = f"receivers are {spacing:.4g} m apart, offsets change by up to {changed:.4g} m"
+        warnings.warn(f"Sources or receivers lie up to {departure:.4g} m from the line; {advice}.", UserWarning, stacklevel=2)
+    line = f"line through ({start[0]:.3f}, {start[1]:.3f}), crs '{survey.attrs.get('crs', '')}', with azimuth {bearing:.4f} degrees"
+    flat = add_history(flat, f"projected on the {line}: largest departure {departure:.4g} m, largest change of an offset {changed:.4g} m")
+    return flat.assign_attrs(crs="", line_origin=[float(value) for value in start], line_azimuth=bearing)
+
+
+def _best_direction(points: np.ndarray) -> np.ndarray:
+    """The unit vector of the total-least-squares line through points [point, (easting, northing)], pointing east (or due north)."""
+    _, extent, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
+    if not extent[0] > 0:
+        raise checks.invalid("survey", "with every source and receiver at one place", "spread along a line", "Give an azimuth.")
+    east, north = directions[0]
+    backwards = north < 0 if abs(east) < 1e-9 else east < 0
+    return -directions[0] if backwards else directions[0]
+
+
+def _receiver_spacing(survey: xarray.Dataset) -> float:
+    """The median step between neighbouring live receivers of a shot, in metres; infinite where no shot has two."""
+    pairs = zip(survey["receiver_easting"].values, survey["live"].values, strict=True)
+    steps = np.concatenate([np.diff(np.sort(easting[live])) for easting, live in pairs])
+    return float(np.median(steps[steps > 0])) if np.any(steps > 0) else np.inf
