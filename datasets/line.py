@@ -56,6 +56,20 @@ def project(survey: xarray.Dataset, *, azimuth: float | None = None, origin: tup
     return flat.assign_attrs(crs="", line_origin=[float(value) for value in start], line_azimuth=bearing)
 
 
+def northing_spread(survey: xarray.Dataset) -> float:
+    """How far apart the northings of sources and live receivers lie, m."""
+    northings = np.append(survey["source_northing"].values, survey["receiver_northing"].values[survey["live"].values])
+    return float(np.ptp(northings))
+
+
+def drop_northings(survey: xarray.Dataset) -> xarray.Dataset:
+    """A two-dimensional survey whose eastings are as they were, for one whose northings are as good as all the same; the history says so."""
+    line = (
+        f"runs along easting: northings, {float(survey['source_northing'].values.flat[0]):.6g} m to within {northing_spread(survey):.2g} m, left out"
+    )
+    return add_history(survey.drop_vars(["source_northing", "receiver_northing"]), line)
+
+
 def _best_direction(points: np.ndarray) -> np.ndarray:
     """The unit vector of the total-least-squares line through points [point, (easting, northing)], pointing east (or due north)."""
     _, extent, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)

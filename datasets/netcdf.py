@@ -36,7 +36,8 @@ def read(path: str | os.PathLike[str]) -> xarray.Dataset:
     """
     given = files.existing(path)
     try:
-        with xarray.open_dataset(given, engine="h5netcdf") as dataset:
+        # Times stay numbers, so that their unit can be checked: xarray would turn those in "seconds", not those in "s", into its own type.
+        with xarray.open_dataset(given, engine="h5netcdf", decode_timedelta=False) as dataset:
             return dataset.load()
     except OSError as error:
         raise checks.invalid("path", f"'{given}'", "a netCDF-4 (HDF5) file", f"Reading it failed: {error}.") from error

@@ -133,7 +133,8 @@ def check_layout(survey: xarray.Dataset) -> xarray.Dataset:
     """The survey itself, after checking that its variables are those of the convention, whatever their values.
 
     Raises:
-        ValueError: Missing variables, other dimensions, or types that are not numbers (`live`: bool).
+        ValueError: Missing variables, other dimensions, types that are not numbers (`live`: bool), or coordinates in other units than
+            s and m by their attribute `units`.
     """
     places = [f"{kind}_{axis}" for kind in ("source", "receiver") for axis in DIMS[2]]
     missing = [name for name in ("time", *places, "live", "observed", "uncertainty") if name not in survey.variables]
@@ -150,6 +151,8 @@ def check_layout(survey: xarray.Dataset) -> xarray.Dataset:
             raise checks.invalid(name, f"over {survey[name].dims}", f"over {dims}")
         if survey[name].dtype.kind not in ("b" if name == "live" else "fiu"):
             raise checks.invalid(name, f"of type {survey[name].dtype}", "bool" if name == "live" else "numbers")
+    for name in expected.keys() - {"observed", "live", "uncertainty"}:
+        checks.in_unit(name, survey[name].attrs, "s" if name == "time" else "m")
     return survey
 
 

@@ -95,6 +95,8 @@ def check_layout(survey: xarray.Dataset) -> xarray.Dataset:
             raise checks.invalid(name, f"over {survey[name].dims}", f"over {dims}")
         if survey[name].dtype.kind not in "fiu":
             raise checks.invalid(name, f"of type {survey[name].dtype}", "numbers")
+    for name in COORDINATES:
+        checks.in_unit(name, survey[name].attrs, "m")
     for name in survey["component"].values:
         checks.choice("component", str(name), tuple(COMPONENTS))
     si = [COMPONENTS[str(name)] for name in survey["component"].values]

@@ -42,8 +42,10 @@ class Table:
             ValueError: The column is absent, or two columns have this name.
         """
         if self.columns.count(column) != 1:
-            reason = "is there twice" if column in self.columns else "is not there"
-            raise checks.invalid("column", f"'{column}' of {self.path}", f"one of {', '.join(map(repr, self.columns))}", f"It {reason}.")
+            name = f"'{column}' of {self.path}"
+            if column in self.columns:
+                raise checks.invalid("column", f"{name}, which is there twice", "there once")
+            raise checks.invalid("column", name, f"one of {', '.join(map(repr, self.columns))}", "It is not there.")
         at = self.columns.index(column)
         return [row[at] for row in self.rows]
 

@@ -4,12 +4,12 @@ Every check returns the value in the form the code works with (a NumPy array, a 
 ``x = checks.finite("x", x)``. No check imports TensorFlow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from .constants import QUANTITIES, UNITS
+from .constants import QUANTITIES, SPELLINGS, UNITS
 
 
 class Coordinates(Protocol):
@@ -75,6 +75,19 @@ def shape(name: str, values: Any, expected: Sequence[int]) -> np.ndarray:
 def unit_factor(name: str, unit: str, quantity: str) -> float:
     """The factor to SI of a unit of the given quantity ('acceleration', 'gradient', 'density' or 'length')."""
     return UNITS[choice(name, unit, QUANTITIES[quantity])]
+
+
+def in_unit(name: str, attributes: Mapping[Any, Any], unit: str) -> None:
+    """Refuse data that say in their attribute `units` that they are in another unit than the expected one; without it they are taken to be in that.
+
+    Args:
+        name: Of the data.
+        attributes: Theirs.
+        unit: A key of `constants.SPELLINGS`.
+    """
+    given = str(attributes.get("units", "")).strip()
+    if given and given.casefold() not in SPELLINGS[unit]:
+        raise invalid(name, f"in '{given}'", f"in '{unit}'", "Convert the values and the attribute 'units'.")
 
 
 def points(name: str, coordinates: Coordinates, dims: Sequence[str]) -> np.ndarray:

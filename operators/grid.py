@@ -157,7 +157,7 @@ class Grid:
         ones, say), these must be evenly spaced.
 
         Raises:
-            ValueError: Other dimensions, coordinates that do not increase, or uneven ones without edges that fit.
+            ValueError: Other dimensions, coordinates that do not increase or are not in metres, or uneven ones without edges that fit.
         """
         dims = next((names for names in DIMS.values() if set(names) == set(data.dims)), None)
         if dims is None:
@@ -169,6 +169,8 @@ class Grid:
 
 def _axis(dim: str, centers: np.ndarray, attrs: Mapping[str, Any], padding: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """Edges and (lower, upper) padding of one axis. Attributes stay as they were where an array is cut or moved: they serve where they fit."""
+    checks.in_unit(dim, attrs, "m")
+    rounding = np.finfo(centers.dtype).eps * np.abs(centers).max(initial=0.0) if centers.dtype.kind == "f" else 0.0
     centers = checks.finite(dim, centers)
     falling = np.flatnonzero(np.diff(centers) <= 0)
     if falling.size:
@@ -182,8 +184,9 @@ def _axis(dim: str, centers: np.ndarray, attrs: Mapping[str, Any], padding: np.n
         part = stored[first : first + n + 1]
         if part.size == n + 1 and np.abs((part[1:] + part[:-1]) / 2 - centers).max() <= near:
             return part, (max(0, lower - first), max(0, upper - (middles.size - first - n)))
-    steps = np.diff(centers)
-    if n < 2 or np.ptp(steps) > 1e-6 * steps.mean():
+    step = (centers[-1] - centers[0]) / max(1, n - 1)
+    stray = np.abs(centers - centers[0] - step * np.arange(n)).max()
+    if n < 2 or stray > 1e-6 * step + 2 * rounding:
         given = "with one cell" if n < 2 else "with uneven spacing"
         raise checks.invalid(dim, given, "evenly spaced, or to carry the attribute 'edges' with the n + 1 edges around its n centres")
-    return np.concatenate([centers - steps[0] / 2, centers[-1:] + steps[0] / 2]), (lower, upper)
+    return centers[0] + step * (np.arange(n + 1) - 0.5), (lower, upper)

@@ -51,3 +51,16 @@ def test_moved_even_cells_stand_where_their_coordinates_say(array):
 def test_coordinates_that_edges_do_not_fit_are_refused(array, change, message):
     with pytest.raises(ValueError, match=message):
         Grid.from_xarray(change(array))
+
+
+def test_coordinates_in_single_precision_are_even_to_their_rounding():
+    """Eastings of a UTM zone are known to 0.03 m in float32: cells of 25 m made from them are still of one size."""
+    exact = Grid.uniform((20, 80), (25.0, 25.0), (-500.0, 455012.5))
+    rough = exact.to_xarray(np.zeros(exact.shape), name="model")
+    rough = rough.assign_coords({dim: rough[dim].astype(np.float32).drop_attrs() for dim in rough.dims})
+    grid = Grid.from_xarray(rough)
+    for found, edges in zip(grid.edges, exact.edges, strict=True):
+        np.testing.assert_allclose(found, edges, atol=0.05)
+        np.testing.assert_allclose(np.diff(found), 25.0, rtol=1e-4)
+    with pytest.raises(ValueError, match="uneven spacing"):
+        Grid.from_xarray(rough.assign_coords(easting=rough.easting + 0.2 * (np.arange(80) % 2)))

@@ -251,6 +251,7 @@ def _density(path: str, grid: Grid) -> np.ndarray:
     if "density" not in data or set(data["density"].dims) != set(grid.dims):
         raise checks.invalid("path", f"'{path}'", f"a model with 'density' over {', '.join(grid.dims)}")
     density = data["density"].transpose(*grid.dims)
+    checks.in_unit("density", density.attrs, "kg/m3")
     if density.shape != grid.shape:
         raise checks.invalid("path", f"'{path}' of shape {density.shape}", f"a model of shape {grid.shape}")
     for name, centers, widths in zip(grid.dims, grid.centers, grid.widths, strict=True):

@@ -1,5 +1,6 @@
 """The bands of a full-waveform inversion: what each computes with, worked out and checked without TensorFlow and before anything is computed."""
 
+import warnings
 from dataclasses import dataclass
 from typing import final
 
@@ -74,33 +75,66 @@ class Setup:
         """That of a band.
 
         Raises:
-            ValueError: Offsets and mutes leave nothing, cells are too few, or snapshots too far apart.
+            ValueError: Offsets and mutes leave nothing, cells are too few or too large, or snapshots too far apart.
         """
         cells = averaging(config, inputs, band)
         chosen = Filter.of(band.corners, shots.dt(inputs.survey), stable_step(config, inputs, cells.coarse))
         wavelet = chosen.eased(chosen(inputs.wavelet / inputs.unit).astype(np.float64))
         made = cls(chosen, cells, Weights.of(inputs, chosen, config.misfit, band.time_power), wavelet)
         made._check_snapshots(config, inputs)
+        made._check_cells(inputs, band)
         return made
+
+    def warn(self, config: WaveformConfig, inputs: Inputs) -> None:
+        """Warn of what the operator will warn of: cells that are large for the wavelet, as far as that is known before a fit."""
+        highest, spacing = wavelets.band(self.wavelet, self.filter.interval, level=limits.VISIBLE)[1], self._spacing
+        if highest:
+            limits.warn_of_dispersion(config.propagator.order, spacing, float(inputs.velocity.min()), highest, self._step(config, inputs))
+
+    @property
+    def _spacing(self) -> list[float]:
+        return [float(widths[0]) for widths in self.averaging.coarse.widths]
+
+    def _step(self, config: WaveformConfig, inputs: Inputs) -> float:
+        """The time step, s, where no jumps of density shorten it."""
+        interval = self.filter.interval
+        return interval / limits.substeps(interval, None, stable_step(config, inputs, self.averaging.coarse), "")
+
+    def _check_cells(self, inputs: Inputs, band: Band) -> None:
+        """Refuse cells of which the shortest waves have less than two: no grid holds those."""
+        slowest, widest = float(inputs.velocity.min()), max(self._spacing)
+        highest = band.top or wavelets.band(self.wavelet, self.filter.interval, level=limits.VISIBLE)[1]
+        if highest * 2 * widest > slowest:
+            given = f"that makes cells of {widest:.4g} m in band {band.number}"
+            expected = f"below {slowest / highest / 2:.3g} m: two to the wavelength of {highest:.3g} Hz at {slowest:g} m/s"
+            raise checks.invalid("grid.spacing", given, expected, "Use four or more.")
 
     def _check_snapshots(self, config: WaveformConfig, inputs: Inputs) -> None:
         """Refuse an interval that this wavelet, or where it will be fitted none of the band, allows."""
         given, interval, fitted = config.propagator.snapshot_every, self.filter.interval, config.source.estimate
         if given is None or inputs.density is not None or (fitted and self.filter.corners is None):
             return  # the operator tells later: jumps of density shorten its steps, and without a filter a fit may have any frequencies
-        step = interval / limits.substeps(interval, None, stable_step(config, inputs, self.averaging.coarse), "")
+        step = self._step(config, inputs)
         wavelet = np.zeros_like(self.wavelet) if fitted else self.wavelet
         check_snapshots(given, snapshot_interval(wavelet, interval, adjoint_top(self.filter.corners, wavelet, interval), step))
 
 
-def check(config: WaveformConfig, inputs: Inputs) -> None:
+def check(config: WaveformConfig, inputs: Inputs) -> list[str]:
     """Refuse what any band would refuse before it computes anything.
+
+    Returns:
+        What the bands will warn of, as far as it is known by then, a line each.
 
     Raises:
         ValueError: As `Setup.of`.
     """
+    found = []
     for band in bands(config, shots.dt(inputs.survey)):
-        Setup.of(config, inputs, band)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            Setup.of(config, inputs, band).warn(config, inputs)
+        found += [f"band {band.number}: {each.message}" for each in caught]
+    return found
 
 
 def adjoint_corners(corners: Corners | None, wavelet: np.ndarray, dt: float) -> Corners | None:

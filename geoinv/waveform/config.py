@@ -47,7 +47,15 @@ class Data(Section):
         example="geometry.csv",
     )
     crs: str | None = option(None, "Projected reference system, for the record.", example="EPSG:32610")
-    dimensions: Literal[2, 3] = option(2, "2 or 3: a survey with northings is projected onto its best straight line for 2.")
+    dimensions: Literal[2, 3] = option(
+        2, "2 or 3. In two, northings that agree within a metre are left out; other surveys are projected onto a line, and eastings count along it."
+    )
+    line_origin: tuple[float, float] | None = option(
+        None, "Easting and northing of that line's zero, m; its first source or receiver if off.", example=[455000.0, 4120000.0]
+    )
+    line_azimuth: Annotated[float, Field(ge=0, lt=360)] | None = option(
+        None, "Direction of the line, degrees clockwise from north; that which suits the survey best if off.", example=62.5
+    )
     uncertainty_relative: Weight = option(0.05, "Where the file has no uncertainty, a fraction of the root mean square of each trace.")
     uncertainty_floor: Weight = option(0.0, "Smallest uncertainty, as a fraction of the median of those root mean squares; also of a file's own.")
     first_shot: Annotated[int, Field(ge=0)] = option(0, "The first shot to invert, counted from 0.")
@@ -59,6 +67,7 @@ class Data(Section):
     def _some_uncertainty(self) -> "Data":
         if not (self.uncertainty_relative or self.uncertainty_floor):
             raise checks.invalid("data.uncertainty_relative", "0 with uncertainty_floor = 0", "above zero, or the floor", "0.05 is 5 %.")
+        _idle(self, "data", ["line_origin", "line_azimuth"], self.dimensions == 2, "dimensions = 2")
         return self
 
 
@@ -327,6 +336,12 @@ class WaveformConfig(Config):
         if len(powers) not in (1, count):
             raise checks.invalid("misfit.time_power", list(powers), f"one number, or one for each of the {count} bands")
         return self
+
+    def placed(self) -> list[str]:
+        """The options that were given and that speak of places by their eastings."""
+        files = {"model": ("file", "free_file", "density_file"), "bounds": ("lower", "upper"), "grid": ("easting",)}
+        named = {f"{table}.{name}": getattr(getattr(self, table), name) for table, names in files.items() for name in names}
+        return [name for name, value in named.items() if isinstance(value, str | tuple)]
 
 
 CONFIG = WaveformConfig

@@ -28,6 +28,7 @@ class _Section(NamedTuple):
     unit: str
     middle: int | None
     place: str
+    along: str
 
     @classmethod
     def of(cls, model: "xarray.Dataset") -> "_Section":
@@ -35,7 +36,7 @@ class _Section(NamedTuple):
         unit, factor = length_unit(float(np.ptp(grid.edges[-1])))
         middle = grid.shape[1] // 2 if grid.ndim == 3 else None
         place = "" if middle is None else f", northing {grid.centers[1][middle] / factor:.4g} {unit}"
-        return cls((grid.edges[0] / factor, grid.edges[-1] / factor), unit, middle, place)
+        return cls((grid.edges[0] / factor, grid.edges[-1] / factor), unit, middle, place, _easting(model))
 
     def values(self, field: "xarray.DataArray") -> np.ndarray:
         values = np.asarray(field, float)
@@ -45,7 +46,7 @@ class _Section(NamedTuple):
         drawn = ax.pcolormesh(self.edges[1], self.edges[0], values, cmap=colours, norm=norm, rasterized=True)
         ax.set_aspect("equal" if self.aspect < 8 else "auto")
         ax.set_title(f"{title}{self.place}", fontsize=9)
-        ax.set_xlabel(f"easting ({self.unit})", fontsize=8)
+        ax.set_xlabel(f"{self.along} ({self.unit})", fontsize=8)
         ax.set_ylabel(f"upward ({self.unit})", fontsize=8)
         thin_ticks(ax)
         return drawn
@@ -112,6 +113,11 @@ def gathers(predicted: "xarray.Dataset", count: int = 3) -> Figure:
     return figure
 
 
+def _easting(data: "xarray.Dataset") -> str:
+    """What the coordinate `easting` is."""
+    return "distance" if "line_origin" in data.attrs else "easting"
+
+
 def _gather_row(figure: Figure, axes: list[Axes], gather: "xarray.Dataset", shot: int) -> None:
     live = np.flatnonzero(gather["live"].values)
     easting = gather["receiver_easting"].values[live]
@@ -136,7 +142,7 @@ def _gather_row(figure: Figure, axes: list[Axes], gather: "xarray.Dataset", shot
     for ax, (title, traces) in zip(axes, panels.items(), strict=True):
         drawn.append(ax.pcolormesh(places, time, (traces / size).T, cmap="gray", norm=norm, shading="nearest", rasterized=True))
         ax.set_title(title, fontsize=9)
-        ax.set_xlabel(f"receiver easting ({unit})" if by_place else "receiver", fontsize=8)
+        ax.set_xlabel(f"receiver {_easting(gather)} ({unit})" if by_place else "receiver", fontsize=8)
         ax.set_ylabel("time (s)", fontsize=8)
         ax.set_ylim(time[-1], time[0])
         thin_ticks(ax)
@@ -167,7 +173,7 @@ def profiles(model: "xarray.Dataset") -> Figure:
         column = part[change[part].argmax()]
         for label, (values, style, colour) in shown.items():
             ax.plot(values[:, column], upward, style, color=colour, linewidth=1.4, label=label)
-        ax.set_title(f"easting {easting[column]:.4g} {section.unit}{section.place}", fontsize=9)
+        ax.set_title(f"{section.along} {easting[column]:.4g} {section.unit}{section.place}", fontsize=9)
         ax.set_xlabel("velocity (m/s)", fontsize=8)
         ax.set_ylabel(f"upward ({section.unit})", fontsize=8)
         _plain(ax)

@@ -17,7 +17,7 @@ import xarray
 from geoinv.datasets import files, netcdf, shots
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS, Grid
-from geoinv.operators.seismic import limits
+from geoinv.operators.seismic import limits, wavelets
 
 from .cells import interpolated
 from .config import Model, WaveformConfig
@@ -82,7 +82,7 @@ def load(config: WaveformConfig) -> Inputs:
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        survey, first_time, numbers = read_survey(config.data)
+        survey, first_time, numbers = read_survey(config)
         own = _read_velocity(config) if config.model.file is not None else None
         grid = _grid(config, survey, None if own is None else own[0])
         velocity, rock = _start(config.model, grid, own)
@@ -106,9 +106,18 @@ def describe(inputs: Inputs) -> list[str]:
         f"survey: {survey.sizes['shot']} shots, {live.sum()} traces of {survey.sizes['time']} samples every {1e3 * shots.dt(survey):g} ms, "
         f"offsets to {shots.offsets(survey)[live].max():.4g} m",
         f"grid: {' x '.join(map(str, grid.shape))} cells of {sizes} m ({', '.join(grid.dims)}){water}",
+        _of_wavelet(inputs),
         f"start: {free.min():.4g} to {free.max():.4g} m/s; bounds {inputs.lower.min():g} to {inputs.upper.max():g} m/s",
         *(line for line in survey.attrs.get("history", "").splitlines() if line),
     ]
+
+
+def _of_wavelet(inputs: Inputs) -> str:
+    """Where a wavelet has its peaks, in time and frequency: a file of another sampling interval shows there."""
+    dt, signals = shots.dt(inputs.survey), inputs.wavelet.reshape(-1, inputs.wavelet.shape[-1])
+    latest = dt * np.abs(signals).argmax(axis=1).max()
+    which = "wavelet" if len(signals) == 1 else f"{len(signals)} wavelets"
+    return f"{which}: largest amplitude at {latest:.3g} s{' or before' if len(signals) > 1 else ''}, spectrum at {wavelets.peak(signals, dt):.3g} Hz"
 
 
 # ------------------------------------------------------------------------------------------------------- grid and model
@@ -121,7 +130,7 @@ def _read_velocity(config: WaveformConfig) -> tuple[Grid, np.ndarray]:
     if path.suffix.lower() in NETCDF:
         if model.file_spacing is not None:
             raise checks.invalid("model.file_spacing", model.file_spacing, "off for netCDF models", "They have their own cells.")
-        own, values = read_model(str(path), model.dataset or "velocity")
+        own, values = read_model(str(path), model.dataset or "velocity", model.quantity)
         return own, _velocity(values, model.quantity)
     values = _array(path, model.dataset)
     spacing = model.file_spacing or grid.spacing
@@ -149,11 +158,13 @@ def _velocity(values: np.ndarray, quantity: str) -> np.ndarray:
     return {"m/s": values, "km/s": 1e3 * values, "s2/km2": 1e3 / np.sqrt(values)}[quantity]
 
 
-def read_model(path: str, name: str = "velocity") -> tuple[Grid, np.ndarray]:
-    """The cells and the values of a netCDF model."""
+def read_model(path: str, name: str, unit: str | None) -> tuple[Grid, np.ndarray]:
+    """The cells and the values of a netCDF model, in a unit."""
     data = netcdf.read(path)
     if name not in data:
         raise checks.invalid("path", f"'{path}' with {', '.join(map(str, data.data_vars))}", f"a model with '{name}'")
+    if unit is not None:
+        checks.in_unit(name, data[name].attrs, unit)
     grid = Grid.from_xarray(data[name])
     return grid, checks.finite(name, data[name].transpose(*grid.dims).values)
 
@@ -259,7 +270,7 @@ def _chosen(model: Model, grid: Grid) -> np.ndarray:
     """The cells that may change as far as the model's free_file is concerned."""
     if model.free_file is None:
         return np.ones(grid.shape, bool)
-    return _on("model.free_file", model.free_file, "free", grid) >= 0.5
+    return _on("model.free_file", model.free_file, "free", None, grid) >= 0.5
 
 
 def _density(model: Model, grid: Grid, velocity: np.ndarray, rock: np.ndarray) -> np.ndarray | None:
@@ -267,16 +278,16 @@ def _density(model: Model, grid: Grid, velocity: np.ndarray, rock: np.ndarray) -
         return None
     if model.density == "gardner":
         return np.where(rock, 310.0 * velocity**0.25, WATER)  # Gardner et al., Geophysics 39 (1974), 770-780
-    return checks.positive("model.density_file", _on("model.density_file", str(model.density_file), "density", grid))
+    return checks.positive("model.density_file", _on("model.density_file", str(model.density_file), "density", "kg/m3", grid))
 
 
 def _bound(name: str, given: float | str, grid: Grid) -> np.ndarray:
-    return _on(f"bounds.{name}", given, "velocity", grid) if isinstance(given, str) else np.full(grid.shape, given)
+    return _on(f"bounds.{name}", given, "velocity", "m/s", grid) if isinstance(given, str) else np.full(grid.shape, given)
 
 
-def _on(option: str, path: str, name: str, grid: Grid) -> np.ndarray:
+def _on(option: str, path: str, name: str, unit: str | None, grid: Grid) -> np.ndarray:
     """A netCDF model on the grid's cells."""
-    own, values = read_model(path, name)
+    own, values = read_model(path, name, unit)
     if own.dims != grid.dims:
         raise checks.invalid(option, f"of {len(own.dims)} axes", f"of {grid.ndim}, as the grid")
     return _resampled(option, values, own, grid)
@@ -316,7 +327,8 @@ def _check_inside(survey: xarray.Dataset, grid: Grid, free_surface: bool) -> Non
         if outside.size:
             place = ", ".join(f"{dim} {value:g} m" for dim, value in zip(grid.dims, points[tuple(outside[0])], strict=True))
             inside = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
-            raise checks.invalid(name, f"{place} (shot {outside[0][0]})", f"inside the grid ({inside})", f"{len(outside)} are not.")
+            along = " Eastings are distances along data.line_origin's line." if "line_origin" in survey.attrs else ""
+            raise checks.invalid(name, f"{place} (shot {outside[0][0]})", f"inside the grid ({inside})", f"{len(outside)} are not.{along}")
         silent = np.argwhere(counted & (points[..., 0] >= grid.edges[0][-1] - 1e-3 * grid.widths[0][0]))
         if free_surface and silent.size:
             given, expected = f"on the free surface (shot {silent[0][0]})", "below it, where the pressure is not zero"

@@ -36,19 +36,14 @@ def check(config: WaveformConfig) -> list[str]:
     Raises:
         ValueError: Anything wrong.
     """
-    return check_lines(_checked(config))
+    inputs = load(config)
+    ahead = bands.check(config, inputs)
+    return [*check_lines(inputs), *(f"warning: {line}" for line in ahead)]
 
 
 def check_lines(inputs: Inputs) -> list[str]:
     """What was read, and what to know about it."""
     return [*describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
-
-
-def _checked(config: WaveformConfig) -> Inputs:
-    """The inputs, if every band can begin with them."""
-    inputs = load(config)
-    bands.check(config, inputs)
-    return inputs
 
 
 def invert(
@@ -76,7 +71,8 @@ def invert(
     """
     began = time.perf_counter()
     rundir.prepare(output, overwrite=overwrite)
-    inputs = _checked(config)
+    inputs = load(config)
+    bands.check(config, inputs)  # the bands warn themselves, when their turn comes
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -165,7 +161,8 @@ def _model(outcome: "Outcome", inputs: Inputs, truth: np.ndarray | None) -> xarr
         lit = np.zeros(grid.shape, np.float32)
         lit[inputs.free] = last.diagonal / last.diagonal.max()
         made["illumination"] = grid.to_xarray(lit, name="illumination")
-    return made.assign_attrs(crs=inputs.survey.attrs.get("crs", ""))
+    placed = {name: inputs.survey.attrs[name] for name in ("line_origin", "line_azimuth") if name in inputs.survey.attrs}
+    return made.assign_attrs(crs=inputs.survey.attrs.get("crs", ""), **placed)
 
 
 def _wavelets(outcome: "Outcome", inputs: Inputs) -> xarray.Dataset:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
 from geoinv.operators import checks
-from geoinv.operators.seismic import AcousticWave, wavelets
+from geoinv.operators.seismic import AcousticWave, limits, wavelets
 from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import StoreAll
 
@@ -175,7 +175,7 @@ class Objective:
     @property
     def top(self) -> float:
         """The highest frequency of the band, Hz."""
-        return self.band.top or min(wavelets.band(self.wave.wavelet, self.wave.dt, level=0.03)[1], 0.4 / self.wave.dt)
+        return self.band.top or min(wavelets.band(self.wave.wavelet, self.wave.dt, level=limits.VISIBLE)[1], 0.4 / self.wave.dt)
 
     def _roughness(self, velocity: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = 0.0, np.zeros(velocity.shape)

@@ -15,15 +15,18 @@ from geoinv.datasets.table import read_table
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS
 
-from .config import Data
+from .config import Data, WaveformConfig
 
 NETCDF = (".nc", ".nc4")
 #: So many samples in a row at a trace's extreme are no wave.
 CLIPPED = 4
+#: Northings that differ by less, m, place nothing: a survey along easting.
+SAME_NORTHING = 1.0
 
 
-def read_survey(data: Data) -> tuple[xarray.Dataset, float, np.ndarray]:
+def read_survey(config: WaveformConfig) -> tuple[xarray.Dataset, float, np.ndarray]:
     """The shots of the config's [data] with uncertainties, when their records begin, s, and their numbers in the file, from 0 on [shot]."""
+    data = config.data
     survey = _read(data)
     if data.first_shot >= survey.sizes["shot"]:
         raise checks.invalid("data.first_shot", data.first_shot, f"below the number of shots, {survey.sizes['shot']}")
@@ -33,8 +36,7 @@ def read_survey(data: Data) -> tuple[xarray.Dataset, float, np.ndarray]:
     _warn_of_clipping(survey)
     if data.dimensions == 3 and shots.axes_of(survey) == DIMS[2]:
         raise checks.invalid("data.dimensions", 3, "2 for a survey without northings")
-    if data.dimensions == 2 and shots.axes_of(survey) == DIMS[3]:
-        survey = line.project(survey)
+    survey = _in_two_dimensions(survey, config) if data.dimensions == 2 else survey
     survey, first_time = _from_zero(survey)
     if data.record_length is not None:
         if data.record_length < 2 * shots.dt(survey):
@@ -47,6 +49,27 @@ def read_survey(data: Data) -> tuple[xarray.Dataset, float, np.ndarray]:
     if floor or not np.all(survey["uncertainty"].values[survey["live"].values] > 0):
         survey = shots.assign_uncertainty(survey, floor=floor, relative=data.uncertainty_relative)
     return shots.validate(survey), first_time, numbers[kept]
+
+
+def _in_two_dimensions(survey: xarray.Dataset, config: WaveformConfig) -> xarray.Dataset:
+    """The survey without northings: their eastings as they are where that is sound, or along a line whose place the config knows."""
+    origin, azimuth = config.data.line_origin, config.data.line_azimuth
+    asked = [name for name in ("line_origin", "line_azimuth") if getattr(config.data, name) is not None]
+    if shots.axes_of(survey) == DIMS[2]:
+        if asked:
+            raise checks.invalid(f"data.{asked[0]}", getattr(config.data, asked[0]), "off for a survey without northings")
+        return survey
+    if not asked and line.northing_spread(survey) <= SAME_NORTHING:
+        return line.drop_northings(survey)
+    made = line.project(survey, origin=origin, azimuth=azimuth)
+    placed = config.placed()
+    if placed and len(asked) < 2:
+        given = f"off for a survey whose northings lie {line.northing_spread(survey):.4g} m apart"
+        best = ", ".join(f"{value:.1f}" for value in made.attrs["line_origin"])
+        advice = f"The survey alone would make them line_origin = [{best}] and line_azimuth = {made.attrs['line_azimuth']:.2f}."
+        missing = "line_origin" if origin is None else "line_azimuth"
+        raise checks.invalid(f"data.{missing}", given, f"given with {placed[0]}: line_origin and line_azimuth place its eastings", advice)
+    return made
 
 
 def _heard(survey: xarray.Dataset) -> tuple[xarray.Dataset, np.ndarray]:

@@ -152,7 +152,7 @@ class AcousticWave(ForwardOperator):
         self.snapshots.check("wavelet", self.wavelet, self.wavelet)
 
     def _warn(self) -> None:
-        highest = wavelets.band(self.wavelet, self.dt, level=0.03)[1]
+        highest = wavelets.band(self.wavelet, self.dt, level=limits.VISIBLE)[1]
         if highest:
             limits.warn_of_dispersion(self.order, self.spacing, self.velocity_limits[0], highest, self.internal_step)
         if self.substeps > 1 and highest > (passed := resampling.BAND * 0.5 / self.dt):

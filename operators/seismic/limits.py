@@ -26,6 +26,8 @@ SAFETY = 0.95
 LARGEST = 3.9
 #: Error of the phase velocity that is warned of.
 DISPERSION = 0.01
+#: What of a wavelet's root-mean-square amplitude may lie above the frequency that this is judged at.
+VISIBLE = 0.03
 
 
 def _symbol(order: int, x: np.ndarray | float) -> np.ndarray:

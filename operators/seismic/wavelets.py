@@ -101,6 +101,9 @@ def read(path: str | os.PathLike[str], *, dt: float, n: int) -> np.ndarray:
     Raises:
         ValueError: No such file, an unreadable line (named), values that are not finite, times that are uneven or negative, or an
             end that would be cut off.
+
+    Warns:
+        UserWarning: Amplitudes without times, and more of them than the record has.
     """
     checks.positive("dt", dt)
     name = f"wavelet of {os.fspath(path)}"
@@ -108,6 +111,9 @@ def read(path: str | os.PathLike[str], *, dt: float, n: int) -> np.ndarray:
     if table.size == 0 or table.ndim > 2 or (table.ndim == 2 and table.shape[1] > 2):
         raise checks.invalid(name, f"of shape {table.shape}", "one column (amplitudes) or two (times in seconds, amplitudes)")
     if table.ndim == 1 or table.shape[1] == 1:
+        if table.size > n:
+            text = f"{name} has {table.size} samples, more than the record's {n}: are they {dt:g} s apart? A column with their times would say so"
+            warnings.warn(text, UserWarning, stacklevel=2)
         return fit_length(table.ravel(), n)
     times, amplitudes = table.T
     own = _interval(name, times)
