@@ -81,7 +81,7 @@ WAVE_PEERS = ("wave_deepwave.py",), ("wave_devito.py",)
 #: Written here, for the peers' scripts have no case in three dimensions.
 OWN_PEER = (str(ROOT / "scripts" / "peer_deepwave_3d.py"),)
 STOCK_SENSITIVITY = str(ROOT / "scripts" / "peer_tensorflow_sensitivity.py")
-STOCK_WAVE = (str(ROOT / "scripts" / "peer_tensorflow_wave.py"),)
+STOCK_WAVE = str(ROOT / "scripts" / "peer_tensorflow_wave.py")
 CASES = {
     "sparse-1m": Case("sparse_1m", "1M x 1M matrix of 9 diagonals: products and gradient", stock=("stock_tensorflow.py", "sparse")),
     "sparse-rays": Case("sparse_rays", "a real ray-path matrix with long-tailed rows", data="australia-rayleigh-5s/sw_tomography.npz"),
@@ -91,7 +91,8 @@ CASES = {
         "wave_400", "acoustic, 400 x 400 cells, 500 steps, 4 shots", ("stock_tensorflow.py", "wave-xla"), WAVE_PEERS, module="benchmark_waves"
     ),
     "wave-1000": Case("wave_1000", "acoustic, 1000 x 1000 cells, 200 steps, 2 shots", (), WAVE_PEERS, module="benchmark_waves"),
-    "wave-memory": Case("wave_memory", "the gradient of wave-400 in little memory", stock=STOCK_WAVE, module="benchmark_waves"),
+    "wave-memory": Case("wave_memory", "the gradient of wave-400 in little memory", (STOCK_WAVE, "memory"), module="benchmark_waves"),
+    "wave-tangent": Case("wave_tangent", "a Jacobian product of wave-400, forward mode", (STOCK_WAVE, "tangent"), module="benchmark_waves"),
     "jacobian": Case("jacobians", "few unknowns, and a band of 100 000 rows", (STOCK_SENSITIVITY, "jacobian"), module="benchmark_sensitivity"),
     "planner": Case("planner", "every way to a derivative, predicted and measured", module="benchmark_planner"),
     "scan": Case("scan", "the gradient of 2000 steps of one's own", (STOCK_SENSITIVITY, "scan"), module="benchmark_sensitivity"),

@@ -72,6 +72,21 @@ def wave_memory(scale: float, repeats: int) -> Figures:
     yield "geoinv", "gradient", side**2 * samples * shots / 1e6 / timed({"gradient": call}, repeats)["gradient"], "Mpt/s"
 
 
+def wave_tangent(scale: float, repeats: int) -> Figures:
+    """The change of the data of all shots for a change of the velocity, the run at the velocity itself included.
+
+    It is held against both that TensorFlow can do; the loop in one function takes a tenth of the steps there, for it keeps them.
+    """
+    side, samples, shots = max(40, round(400 * scale)), max(20, round(500 * scale)), 4
+    operator, model = survey((side, side), samples, shots, Boundary(), LAYERS[" (5 cells)"])
+    call = functools.partial(_tangent, operator, model)
+    growth = memory_growth(call)
+    speed = side**2 * samples * shots / 1e6 / timed({"tangent": call}, repeats)["tangent"]
+    for metric in ("tangent", "tangent-loop"):
+        yield "geoinv", f"{metric}-memory", growth, "GB"
+        yield "geoinv", metric, speed, "Mpt/s"
+
+
 def wave_3d(scale: float, repeats: int) -> Figures:
     """Forward and gradient in a cube, with layers of 10 cells."""
     side, samples, shots = max(24, round(150 * scale)), max(160, round(300 * scale)), 2
@@ -99,6 +114,10 @@ def _by_shot(wave: AcousticWave, model: Nest) -> np.ndarray:
 
 def _jvp(at: Linearization, model: Nest) -> np.ndarray:
     return np.asarray(at.jvp(model))
+
+
+def _tangent(wave: AcousticWave, model: Nest) -> np.ndarray:
+    return _jvp(wave.linearize(model), model)
 
 
 def reflection(layer: Absorbing) -> float:
