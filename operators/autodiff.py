@@ -19,6 +19,8 @@ from tensorflow.python.ops import handle_data_util as handles  # nor this
 if TYPE_CHECKING:
     from .forward import ForwardOperator, Linearization
 
+#: Of the records of functions with rules of their own.
+NAME = "Differentiable"
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
 
 
@@ -59,13 +61,18 @@ def differentiable(
         return values, lambda *cotangents: tuple(back(inputs, cotangents, [True] * len(inputs)))
 
     watched = [record.should_record_backprop([part]) for part in inputs]
+
+    def rule(*cotangents: Any) -> list[Any]:
+        return back(inputs, cotangents, watched)
+
+    def forward(*tangents: Any) -> list[Any]:
+        # TensorFlow runs this before its tapes know the results, and would lose what the tangents' own derivatives owe to them.
+        record.record_operation_backprop_only(NAME, outputs, list(inputs), rule)
+        return list(pushforward(inputs, outputs, tangents))
+
     with record.stop_recording():
         outputs = list(evaluate(*inputs))
-    record.record_operation(
-        "Differentiable", outputs, list(inputs),
-        lambda *cotangents: back(inputs, cotangents, watched),
-        lambda *tangents: list(pushforward(inputs, outputs, tangents)),
-    )  # fmt: skip
+    record.record_operation(NAME, outputs, list(inputs), rule, forward)
     return outputs
 
 
