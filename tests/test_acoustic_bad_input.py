@@ -156,7 +156,7 @@ def test_points_on_faces_edges_and_corners_of_the_grid_are_in_it(ndim: int) -> N
     grid = Grid.uniform((14, 15, 16)[:ndim], (10.0,) * ndim)
     places = np.array(list(itertools.product(*((edges[0], 72.0, edges[-1]) for edges in grid.edges))))
     operator = wave(grid=grid, acquisition=Acquisition(places, places), boundary=Absorbing(4))
-    matrix = operator.placement.receivers.matrix(0, operator.lattice.whole)
+    matrix = operator.placement.spreads[0].matrix(0, operator.lattice.whole)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=ndim * 1.34e-3)  # Hicks' error for four cells on each side
     for place in (places[0], places[-1], places[1]):
         with refused("too near a side that reflects"):

@@ -139,7 +139,7 @@ def test_spreads_along_a_line_of_the_grid(count: int, within: int) -> None:
     options = {"parameters": ("velocity", "wavelet", "initial"), "velocity_limits": (1400.0, 2300.0), "dtype": DOUBLE, "boundary": Absorbing(3)}
     signal = wavelets.ricker(30.0, samples, 2e-3, delay=0.035)
     wave = AcousticWave(Grid.uniform(shape, (10.0, 10.0)), acquisition, signal, dt=2e-3, time_step=1e-3, **options)
-    for points in (wave.placement.sources, wave.placement.receivers):
+    for points in (wave.placement.sources, wave.placement.spreads[0]):
         assert len(points.factors) == 2 and spots(points, 0, DOUBLE)._within == within
     model, v = waves.model_of(wave), waves.direction_of(wave)
     at = wave.linearize(model)
@@ -147,11 +147,11 @@ def test_spreads_along_a_line_of_the_grid(count: int, within: int) -> None:
         assert error <= 1e-12, name
     data = [wave.linearize({name: part + step * v[name] for name, part in model.items()}).data.numpy() for step in (1e-4, -1e-4)]
     assert testing.relative_difference((data[0] - data[1]) / 2e-4, at.jvp(v)) <= 1e-6
-    matrix = wave.placement.receivers.matrix(0, wave.lattice.whole)
+    matrix = wave.placement.spreads[0].matrix(0, wave.lattice.whole)
     field = np.random.default_rng(0).normal(size=matrix.shape[1])
-    box = wave.placement.receivers.box
+    box = wave.placement.spreads[0].box
     inside = tf.constant(field.reshape(wave.lattice.shape)[box.slices(wave.lattice.whole)].reshape(-1, 1))
-    sampled = spots(wave.placement.receivers, 0, DOUBLE)
+    sampled = spots(wave.placement.spreads[0], 0, DOUBLE)
     np.testing.assert_allclose(sampled.interpolated(sampled.picked(inside))[:, 0], matrix @ field, rtol=0, atol=1e-12)
 
 

@@ -6,7 +6,7 @@ import pytest
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic import sinc
 from geoinv.operators.seismic.boxes import Box
-from geoinv.operators.seismic.points import Points
+from geoinv.operators.seismic.points import Points, located
 
 GRIDS = {2: Grid.uniform((20, 30), (10.0, 12.0)), 3: Grid.uniform((18, 20, 22), (10.0, 11.0, 12.0))}
 
@@ -48,7 +48,7 @@ def test_factors_multiply_to_the_weights_of_every_shot(ndim: int, layout: str) -
     live[1, 9:] = False
     places[1, 9:] = places[1, 0]
     window = Box((0,) * ndim, grid.shape)
-    points = Points.on("receivers", grid, places, live, (window, window), [(0, 0)] * ndim, mirror_top=False)
+    points = Points.between(located("receivers", grid, places, live, (window, window), [(0, 0)] * ndim, mirror_top=False), live)
     assert points.count == 12
     if layout != "two depths":  # which pays for some boxes only
         assert len(points.factors) == (ndim if layout in ("one depth", "carpet") else 1)
@@ -67,5 +67,6 @@ def test_factors_multiply_to_the_weights_of_every_shot(ndim: int, layout: str) -
 def test_one_depth_takes_a_fraction_of_the_work() -> None:
     grid = Grid.uniform((40, 400), (10.0, 10.0))
     places = np.stack([np.full(300, 203.0), np.linspace(60.0, 3900.0, 300)], axis=1)[np.newaxis]
-    points = Points.on("receivers", grid, places, np.ones((1, 300), bool), (Box((0, 0), grid.shape),), [(0, 0)] * 2, mirror_top=False)
+    live = np.ones((1, 300), bool)
+    points = Points.between(located("receivers", grid, places, live, (Box((0, 0), grid.shape),), [(0, 0)] * 2, mirror_top=False), live)
     assert sum(factor.weights[0].size for factor in points.factors) == 8 * points.box.shape[1] + 8 * 300

@@ -36,7 +36,7 @@ from .lattice import Lattice
 from .materials import Rock
 from .runs import Run
 from .scheme import Scheme
-from .shots import Loop, Memory, each, in_turn
+from .shots import Gradient, Loop, Memory, each, in_turn
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)
@@ -64,7 +64,7 @@ class AcousticWave(ForwardOperator):
 
     Args:
         grid: Cells of one size along each axis.
-        acquisition: Sources and receivers.
+        acquisition: Sources and receivers. Spreads are computed as long as they are to within a factor of two, by programs of their own.
         wavelet: Source signal, [time] for all shots or [shot, source, time].
         dt: Sampling interval of wavelet and data, s. Steps are finer where stability asks for it.
         velocity_limits: (lowest, highest) velocity of the models, m/s. The highest decides on the time step and is kept to; from the
@@ -213,7 +213,15 @@ class AcousticWave(ForwardOperator):
         rounds = -(-steps // 3)
         plan = self.differentiation.plan(rounds, state / (3 * images), state * self.dtype.size)
         plan = plan._replace(segment=steps if plan.segment >= rounds else 3 * plan.segment)
-        return Loop(scheme, steps, plan, self.placement.sources.box, self.placement.receivers.box)
+        return Loop(scheme, steps, plan, self.placement.sources.box, self.placement.spreads[0].box)
+
+    def _loop_of(self, shot: int) -> Loop:
+        """With the receivers of a shot's own spread."""
+        return dataclasses.replace(self._loop, receivers=self.placement.receivers(shot)[0].box)
+
+    def _gathered(self, run: Run, parts: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Data from what was computed of each shot."""
+        return run.sampled(run.gathered(parts, self.acquisition.receivers.shape[1]))
 
     @property
     def snapshots(self) -> Snapshots:
@@ -253,27 +261,31 @@ class AcousticWave(ForwardOperator):
 
     def forward(self, model: Nest) -> tf.Tensor:
         run = self._run(model)
-        data, ends = zip(*each(lambda number: self._loop.forward(run.medium(number), run.shot(number)), run.count), strict=True)
-        judging.check_finite(self._loop, run, dict(enumerate(ends)))
-        return run.sampled(tf.stack(data))
+        data, ends = zip(*each(lambda n: self._loop_of(n).forward(run.medium(n), run.shot(n)), run.count), strict=True)
+        judging.check_finite(self._loop_of, run, dict(enumerate(ends)))
+        return self._gathered(run, data)
 
     def linearize(self, model: Nest) -> Linearization:
         run = self._run(model)
         self._check_start(run)
-        data, ends, records = zip(*each(lambda number: self._loop.record(run.medium(number), run.shot(number)), run.count), strict=True)
-        judging.check_finite(self._loop, run, dict(enumerate(ends)))
+        data, ends, records = zip(*each(lambda n: self._loop_of(n).record(run.medium(n), run.shot(n)), run.count), strict=True)
+        judging.check_finite(self._loop_of, run, dict(enumerate(ends)))
 
         def pullback(cotangent: tf.Tensor) -> Nest:
             residual = run.unsampled(self.snapshots.guarded("cotangent", run.wavelet, cotangent))
-            gradients = each(lambda n: self._loop.adjoint(run.medium(n), run.shot(n), copy.copy(records[n]), residual[n]), run.count)
+
+            def back(n: int) -> Gradient:
+                return self._loop_of(n).adjoint(run.medium(n), run.shot(n), copy.copy(records[n]), run.computed(n, residual[n]))
+
+            gradients = each(back, run.count)
             return {name: run.collected(name, gradients) for name in self.parameters}
 
         def pushforward(tangent: Nest) -> tf.Tensor:
             change = run.changed(tangent)
-            parts = each(lambda n: self._loop.born(run.medium(n), run.shot(n), records[n], change.material(n), change.shot(n)), run.count)
-            return run.sampled(tf.stack(parts))
+            parts = each(lambda n: self._loop_of(n).born(run.medium(n), run.shot(n), records[n], change.material(n), change.shot(n)), run.count)
+            return self._gathered(run, parts)
 
-        return Linearization(self.model_spec, self.data_spec, run.sampled(tf.stack(data)), pushforward, pullback)
+        return Linearization(self.model_spec, self.data_spec, self._gathered(run, data), pushforward, pullback)
 
     def shot_gradients(self, model: Nest, cotangent: Callable[[int, tf.Tensor], tf.Tensor]) -> Iterator[ShotGradient]:
         """The gradient of every shot in its window, shot by shot in their order, each run forward and back before its core takes the next one.
@@ -293,13 +305,14 @@ class AcousticWave(ForwardOperator):
         spec = tf.TensorSpec(self.data_spec.shape[1:], self.dtype)
 
         def one(number: int) -> ShotGradient:
-            medium, shot, name = run.medium(number), run.shot(number), f"cotangent of shot {self.placement.numbers[number]}"
-            fine, end, record = self._loop.record(medium, shot)
-            judging.check_finite(self._loop, run, {number: end})
-            data = run.sampled(fine[tf.newaxis])[0]
+            loop, medium, shot = self._loop_of(number), run.medium(number), run.shot(number)
+            name = f"cotangent of shot {self.placement.numbers[number]}"
+            fine, end, record = loop.record(medium, shot)
+            judging.check_finite(self._loop_of, run, {number: end})
+            data = self._gathered(run, [fine])[0]
             adjoint_source = self.snapshots.guarded(name, run.wavelet[number], conform(name, cotangent(number, data), spec))
-            residual = run.unsampled(adjoint_source[tf.newaxis])[0]
-            gradient = run.alone(number, self._loop.adjoint(medium, shot, record, residual))
+            residual = run.computed(number, run.unsampled(adjoint_source[tf.newaxis])[0])
+            gradient = run.alone(number, loop.adjoint(medium, shot, record, residual))
             window = self.placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
             return ShotGradient(window, {name: part for name, part in gradient._asdict().items() if name in self.parameters}, data)
 
@@ -314,7 +327,8 @@ class AcousticWave(ForwardOperator):
         """
         if shots is not None and (shots != int(shots) or shots < 1):
             raise checks.invalid("shots", shots, "a whole number, 1 or more")
-        return self._loop.memory(self.acquisition.shots if shots is None else shots, self.dtype.size, held=shots is None)
+        spreads = len({spread for spread, _ in self.placement.seats})
+        return self._loop.memory(self.acquisition.shots if shots is None else shots, self.dtype.size, held=shots is None, spreads=spreads)
 
     def illumination(self, model: Nest) -> tf.Tensor:
         """Sum over shots and time of the square of ``d2p/dt2 / v^2``, [grid.shape]: how well each cell is lit by the sources.
@@ -322,7 +336,7 @@ class AcousticWave(ForwardOperator):
         The diagonal of the Gauss-Newton Hessian without what the receivers add (Shin, Yoon, Marfurt et al., Geophys. Prosp. 49, 2001).
         """
         run = self._run(model)
-        fields = each(lambda number: self._loop.illumination(run.medium(number), run.shot(number)), run.count)
+        fields = each(lambda n: self._loop_of(n).illumination(run.medium(n), run.shot(n)), run.count)
         return run.illuminated(fields) * self.internal_step
 
     def step_matrix(self, model: Nest) -> CSRMatrix:

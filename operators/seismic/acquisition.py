@@ -9,7 +9,7 @@ import numpy as np
 from .. import checks
 from ..grid import Grid
 from .boxes import Box
-from .points import Points
+from .points import Points, located, spreads
 
 
 @final
@@ -20,7 +20,7 @@ class Acquisition:
     Args:
         sources: [shot, source, axis] or [shot, axis] positions, m, in the order of the grid's axes.
         receivers: [shot, receiver, axis], or [receiver, axis] for one spread that serves every shot.
-        live: [shot, receiver] whether there is such a receiver; spreads of different lengths are padded with others. All by default.
+        live: [shot, receiver] whether there is such a receiver; spreads of different lengths are padded with others, at their ends. All by default.
         live_sources: [shot, source] the same for sources.
 
     Raises:
@@ -79,13 +79,16 @@ class Placement:
     """Where every shot propagates, and its points there.
 
     Args:
-        sources, receivers: Between the cells of the windows.
+        sources: Between the cells of the windows.
+        spreads: Receivers, of shots that have about as many (see `points.spreads`).
+        seats: Of each shot, its spread and its place among the shots that share it.
         windows: Of each shot, in cells of the grid; all of one shape.
         numbers: Of the shots, in the survey that they are of.
     """
 
     sources: Points
-    receivers: Points
+    spreads: tuple[Points, ...]
+    seats: tuple[tuple[int, int], ...]
     windows: tuple[Box, ...]
     numbers: tuple[int, ...]
 
@@ -102,14 +105,22 @@ class Placement:
             given = f"{aperture} m with layers of {', '.join(f'{lower} and {upper}' for lower, upper in layers[1:])} cells along the horizontal axes"
             raise checks.invalid("aperture", given, "given with layers on all sides there", "The ends of the windows would reflect.")
         windows = (Box((0,) * grid.ndim, grid.shape),) * survey.shots if aperture is None else _windows(grid, survey, aperture)
-        sources = Points.on("sources", grid, survey.sources, np.asarray(survey.live_sources), windows, layers, mirror_top)
-        receivers = Points.on("receivers", grid, survey.receivers, np.asarray(survey.live), windows, layers, mirror_top)
-        return cls(sources, receivers, windows, tuple(range(survey.shots)))
+        live, live_sources = np.asarray(survey.live), np.asarray(survey.live_sources)
+        sources = Points.between(located("sources", grid, survey.sources, live_sources, windows, layers, mirror_top), live_sources)
+        found = spreads(located("receivers", grid, survey.receivers, live, windows, layers, mirror_top), live)
+        seats = {int(shot): (number, place) for number, (shots, _) in enumerate(found) for place, shot in enumerate(shots)}
+        numbers = tuple(range(survey.shots))
+        return cls(sources, tuple(points for _, points in found), tuple(seats[shot] for shot in numbers), windows, numbers)
+
+    def receivers(self, shot: int) -> tuple[Points, int]:
+        """Those of the shots that share a spread, and a shot's place among them."""
+        spread, place = self.seats[shot]
+        return self.spreads[spread], place
 
     def subset(self, shots: np.ndarray) -> "Placement":
         """That of some shots: the same boxes and sizes, so that nothing is compiled anew."""
-        windows, numbers = (tuple(part[shot] for shot in shots) for part in (self.windows, self.numbers))
-        return Placement(self.sources.subset(shots), self.receivers.subset(shots), windows, numbers)
+        seats, windows = tuple(self.seats[shot] for shot in shots), tuple(self.windows[shot] for shot in shots)
+        return Placement(self.sources.subset(shots), self.spreads, seats, windows, tuple(self.numbers[shot] for shot in shots))
 
 
 def _windows(grid: Grid, survey: Acquisition, aperture: Sequence[float] | float) -> tuple[Box, ...]:

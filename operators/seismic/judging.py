@@ -1,7 +1,7 @@
 """What of waves is refused or warned of: wavelets, velocities, wavefields that are not finite, snapshots too far apart."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -47,13 +47,13 @@ def check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:
         warnings.warn(text, UserWarning, stacklevel=5)
 
 
-def check_finite(loop: Loop, run: Run, ends: Mapping[int, State]) -> None:
+def check_finite(loop: Callable[[int], Loop], run: Run, ends: Mapping[int, State]) -> None:
     """Refuse wavefields, by their shots, that are not finite at the end."""
     if not tf.executing_eagerly():
         return
     for shot, end in ends.items():
         if not tf.reduce_all(tf.math.is_finite(end.old.field)):
-            step = loop.failure(run.medium(shot), run.shot(shot))
+            step = loop(shot).failure(run.medium(shot), run.shot(shot))
             given = f"not finite in shot {run.numbers[shot]} by step {step} ({step * run.time_step:.4g} s)"
             raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
 

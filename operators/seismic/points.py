@@ -14,6 +14,8 @@ from . import sinc
 from .boxes import Box
 
 Taps = tuple[np.ndarray, np.ndarray]  # nodes and weights along an axis, [..., tap]
+#: Spreads of so many points or less are computed alike, then those of up to twice, four times as many, and so on.
+FEWEST = 64
 
 
 @final
@@ -79,39 +81,8 @@ class Points:
     factors: tuple[Rows, ...]
 
     @classmethod
-    def on(
-        cls, name: str, grid: Grid, positions: np.ndarray, live: np.ndarray, windows: Sequence[Box], layers: Sequence[Sequence[int]], mirror_top: bool
-    ) -> "Points":
-        """The points of positions [shot, point, axis], in each shot's window of a grid, with the layers around it.
-
-        Raises:
-            ValueError: A live point outside of the grid, on a free surface, or too near a side that reflects (names it).
-        """
-        count = positions.shape[1]
-        flat, counts = positions.reshape(-1, grid.ndim), live.ravel()
-
-        def refuse(wrong: np.ndarray, where: str, expected: str) -> None:
-            numbers = np.flatnonzero(counts & wrong)
-            if numbers.size:
-                place = ", ".join(f"{value:.10g}" for value in flat[numbers[0]])
-                given = f"({place}) m (shot {numbers[0] // count}, number {numbers[0] % count}){where}"
-                raise checks.invalid(name, given, expected, f"{numbers.size} {'is' if numbers.size == 1 else 'are'} not.")
-
-        limits = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
-        refuse(~grid.contains(flat), "", f"inside the grid ({limits})")
-        shape = tuple(n + lower + upper for n, (lower, upper) in zip(windows[0].shape, layers, strict=True))
-        origin = np.repeat([[first - lower for first, (lower, _) in zip(window.start, layers, strict=True)] for window in windows], count, axis=0)
-        first, size = (np.array([each[0] for each in parts]) for parts in (grid.centers, grid.widths))
-        index = (flat - first) / size - origin  # padding stands where a live point of its shot does
-        room = f"{sinc.HALF_WIDTH} cells or more from it, or on a cell's centre, or next to a layer of {sinc.HALF_WIDTH} cells or more"
-        refuse(sinc.crowded(index, shape, mirror_top=mirror_top), ", too near a side that reflects or hardly absorbs", room)
-        taps = sinc.points(index, shape, mirror_top=mirror_top)
-        refuse(~np.all([weights.any(axis=1) for _, weights in taps], axis=0), ", on the free surface", "below it, where the pressure is not zero")
-        return cls._between(taps, live)
-
-    @classmethod
-    def _between(cls, taps: Sequence[Taps], live: np.ndarray) -> "Points":
-        """Points with some nodes and weights along each axis, [shot * point, tap]; those that are not live have no weight."""
+    def between(cls, taps: Sequence[Taps], live: np.ndarray) -> "Points":
+        """Points as `located` found them; those that are not live [shot, point] have no weight."""
         inside = [nodes[(weights != 0) & live.reshape(-1, 1)] for nodes, weights in taps]
         box = Box(tuple(int(nodes.min()) for nodes in inside), tuple(int(np.ptp(nodes)) + 1 for nodes in inside))
         local = [(np.where(weights != 0, nodes - first, 0), weights) for first, (nodes, weights) in zip(box.start, taps, strict=True)]
@@ -142,6 +113,55 @@ class Points:
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         return matrix
+
+
+def located(
+    name: str, grid: Grid, positions: np.ndarray, live: np.ndarray, windows: Sequence[Box], layers: Sequence[Sequence[int]], mirror_top: bool
+) -> list[Taps]:
+    """Nodes and weights along each axis, [shot * point, tap], of positions [shot, point, axis] in each shot's window, with the layers around it.
+
+    Raises:
+        ValueError: A live point outside of the grid, on a free surface, or too near a side that reflects (names it).
+    """
+    count = positions.shape[1]
+    flat, counts = positions.reshape(-1, grid.ndim), live.ravel()
+
+    def refuse(wrong: np.ndarray, where: str, expected: str) -> None:
+        numbers = np.flatnonzero(counts & wrong)
+        if numbers.size:
+            place = ", ".join(f"{value:.10g}" for value in flat[numbers[0]])
+            given = f"({place}) m (shot {numbers[0] // count}, number {numbers[0] % count}){where}"
+            raise checks.invalid(name, given, expected, f"{numbers.size} {'is' if numbers.size == 1 else 'are'} not.")
+
+    limits = ", ".join(f"{dim} {edges[0]:g} to {edges[-1]:g} m" for dim, edges in zip(grid.dims, grid.edges, strict=True))
+    refuse(~grid.contains(flat), "", f"inside the grid ({limits})")
+    shape = tuple(n + lower + upper for n, (lower, upper) in zip(windows[0].shape, layers, strict=True))
+    origin = np.repeat([[first - lower for first, (lower, _) in zip(window.start, layers, strict=True)] for window in windows], count, axis=0)
+    first, size = (np.array([each[0] for each in parts]) for parts in (grid.centers, grid.widths))
+    index = (flat - first) / size - origin  # padding stands where a live point of its shot does
+    room = f"{sinc.HALF_WIDTH} cells or more from it, or on a cell's centre, or next to a layer of {sinc.HALF_WIDTH} cells or more"
+    refuse(sinc.crowded(index, shape, mirror_top=mirror_top), ", too near a side that reflects or hardly absorbs", room)
+    taps = sinc.points(index, shape, mirror_top=mirror_top)
+    refuse(~np.all([weights.any(axis=1) for _, weights in taps], axis=0), ", on the free surface", "below it, where the pressure is not zero")
+    return taps
+
+
+def spreads(taps: Sequence[Taps], live: np.ndarray) -> list[tuple[np.ndarray, Points]]:
+    """Shots and their points, as `located` found them, by how many these are to within a factor of two, up to the last that is live.
+
+    Programs are compiled for each of these; one for all would compute as many points for every shot as the longest spread has.
+    """
+    last = live.shape[1] - np.argmax(live[:, ::-1], axis=1)
+    doublings = np.ceil(np.log2(np.maximum(last / FEWEST, 1)))
+    found = []
+    for shots in (np.flatnonzero(doublings == each) for each in np.unique(doublings)):
+        count = last[shots].max()
+
+        def own(values: np.ndarray, shots: np.ndarray = shots, count: int = count) -> np.ndarray:
+            return values.reshape(*live.shape, -1)[shots, :count].reshape(shots.size * count, -1)
+
+        found.append((shots, Points.between([(own(nodes), own(weights)) for nodes, weights in taps], live[shots, :count])))
+    return found
 
 
 def _lines(axes: Sequence[Any]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -97,6 +97,14 @@ class Run:
         still = tf.zeros([self.count, self._place.sources.count, self._samples], self._rock.velocity.dtype)
         return Change(changed, self._shots(tangent.get("wavelet", still), tangent.get("initial")))
 
+    def gathered(self, parts: Sequence[tf.Tensor], count: int) -> tf.Tensor:
+        """[shot, receiver, step], with so many receivers, from what was computed of each shot, which is less where its spread is shorter."""
+        return tf.stack([tf.pad(part, [[0, count - part.shape[0]], [0, 0]]) for part in parts])
+
+    def computed(self, number: int, data: tf.Tensor) -> tf.Tensor:
+        """The part of a shot's data [receiver, step] that is computed."""
+        return data[: self._place.receivers(number)[0].count]
+
     def sampled(self, data: tf.Tensor) -> tf.Tensor:
         """[shot, receiver, step] at the samples of the data: low-passed, or where there is an initial field, whose past is not known, picked."""
         if self._substeps == 1:
@@ -176,7 +184,7 @@ class Run:
         lattice, dtype = self._lattice, wavelet.dtype
         start = start or self._rest
         density = 1 / math.prod(lattice.spacing)  # of a unit source in one cell: a delta function
-        sources, receivers = (spots(points, number, dtype) for points in (self._place.sources, self._place.receivers))
+        sources, receivers = spots(self._place.sources, number, dtype), spots(*self._place.receivers(number), dtype)
         return Shot(sources, receivers, density * wavelet, start)
 
     def _started(self, initial: tf.Tensor, window: Box) -> State:

@@ -22,6 +22,8 @@ from .stepping import Material, Profiles, State
 Result = TypeVar("Result")
 #: What XLA takes to compile one program, bytes; measured, and much the same for all of them.
 COMPILING = 110_000_000
+#: And the programs of every further spread (see `points.spreads`); forward and adjoint together.
+ANOTHER = 140_000_000
 #: Programs that are kept compiled, the last ones that were asked for: an inversion band by band needs new ones in each.
 MOST_PROGRAMS = 64
 #: Steps of a run that looks for the one that failed.
@@ -201,18 +203,19 @@ class Loop:
             total += every * tf.reduce_sum(tf.square(images[0][: max(inside, 0)]), axis=0)
         return total
 
-    def memory(self, shots: int, itemsize: int, *, held: bool) -> Memory:
+    def memory(self, shots: int, itemsize: int, *, held: bool, spreads: int) -> Memory:
         """What the gradient of so many shots takes, bytes; where records are held they stay until all shots went back."""
+        others = (spreads - 1) * ANOTHER
         program, running, slot = self.program(self.keeping), min(shots, cores()), self.scheme.slot_size
         fields_of_rock = sum(box.size for box in self.scheme.images)
         rings = (2 if self.plan.boundary else 1) * running * (program.ring * slot + 2 * fields_of_rock)
         rings += 2 * slot + running * fields_of_rock  # a state at rest, and the rock
         if self.segments == 1:
-            return Memory(itemsize * shots * program.kept_size, itemsize * rings, 2 * COMPILING)
+            return Memory(itemsize * shots * program.kept_size, itemsize * rings, 2 * COMPILING + others)
         kept = min(self.plan.checkpoints, self.segments)
         # Those of the way forward, and where they stay those of the way back beside them.
         states = self.scheme.state_size * (shots * kept + (running * (kept - 1) if held else 0))
-        return Memory(itemsize * states, itemsize * (rings + running * program.kept_size), 3 * COMPILING)
+        return Memory(itemsize * states, itemsize * (rings + running * program.kept_size), 3 * COMPILING + others)
 
     def _run(self, medium: Medium, shot: Shot, state: State, segments: range, keeping: Keeping) -> tuple[tf.Tensor, State, Any]:
         parts = []
