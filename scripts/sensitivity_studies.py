@@ -33,10 +33,12 @@ def arguments(about: str | None, output: str) -> argparse.Namespace:
 
 
 class Image(NamedTuple):
-    """How a change in one cell looks in the answer: the half-maximum widths through the peak of its point-spread function.
+    """How a change in one cell looks in the answer: the half-maximum widths of the lobe of its point-spread function that holds the cell.
+
+    Another lobe may be larger, where little is resolved: waves put some of a weak deep cell right below the sources.
 
     Args:
-        peak: The largest value of the function.
+        peak: The value at the top of the lobe.
         across: Width along the horizontal axes (their geometric mean in three dimensions), m.
         down: Width along the vertical, m.
         bias: By how much the middle of the vertical width lies below the cell, m.
@@ -53,12 +55,23 @@ class Image(NamedTuple):
     def of(cls, grid: Grid, image: np.ndarray, cell: tuple[int, ...]) -> "Image":
         """That of a function [grid] of a cell."""
         image = np.nan_to_num(image)
-        top = np.unravel_index(int(np.argmax(image)), image.shape)
+        top = summit(image, cell)
         lines = [image[tuple(slice(None) if axis == along else at for axis, at in enumerate(top))] for along in range(grid.ndim)]
         ends = [half_maximum(*each) for each in zip(grid.edges, lines, top, strict=True)]
         down, *across = (upper - lower for lower, upper in ends)
         bias = grid.centers[0][cell[0]] - sum(ends[0]) / 2
         return cls(float(image[top]), float(np.prod(across) ** (1 / len(across))), float(down), float(bias), float(image[cell]))
+
+
+def summit(image: np.ndarray, cell: tuple[int, ...]) -> tuple[int, ...]:
+    """The cell at the end of the steepest way up from one, each step to a neighbour along an axis."""
+    steps = [*np.eye(image.ndim, dtype=int), *-np.eye(image.ndim, dtype=int)]
+    while True:
+        around = [tuple(int(i) for i in place) for place in np.clip(np.array(cell) + steps, 0, np.array(image.shape) - 1)]
+        best = max(around, key=lambda place: image[place])
+        if not image[best] > image[cell]:
+            return cell
+        cell = best
 
 
 def half_maximum(edges: np.ndarray, values: np.ndarray, top: int) -> tuple[float, float]:

@@ -124,7 +124,9 @@ def test_deviations_and_index_are_right_within_their_sampling(resolved: tuple[Ta
         off = (data[name].values[target.active] / exact - 1) * np.sqrt(2 * SAMPLES)
         assert np.abs(off).max() < 5 and 0.3 < np.sqrt(np.mean(off**2)) < 2
     left = np.eye(len(dense.prior)) - dense.resolution
-    expected = np.sqrt(np.diag(left @ dense.prior @ left.T) / np.diag(dense.prior))
+    smooth = dense.prior * np.diag(target.prior.precision.toarray())
+    changes = smooth @ dense.prior @ smooth.T
+    expected = np.sqrt(np.diag(left @ changes @ left.T) / np.diag(changes))
     np.testing.assert_allclose(data["index"].values[target.active], dense.of_cells(expected), atol=5 / np.sqrt(SAMPLES))
 
 
@@ -161,7 +163,8 @@ def test_cells_above_the_ground_have_no_values() -> None:
     # Row by row from the bottom: both columns are known (100) down to one cell above the bottom.
     weights = tf.constant(np.where(np.nonzero(active)[0] > 0, 100.0, 1e-3), tf.float64)
     target = Target(grid, active, at, weights, prior, np.zeros(grid.shape), "x", "1", ())
-    data = job.fields(target, informed(at, weights, prior, enough=1e-9), np.array([0]), samples=50)
+    found, cells = informed(at, weights, prior, enough=1e-9), np.array([0])
+    data = job.fields(target, found, cells, found.point_spread(cells), found.spread(samples=50))
     np.testing.assert_array_equal(np.isnan(data["resolution"].values), ~active)
     np.testing.assert_array_equal(data["depth_of_investigation"].values, [[30.0, 10.0]])
 
@@ -236,9 +239,17 @@ def test_images_of_points_peak_at_their_cells(imaged: tuple[xarray.Dataset, dict
 
 def test_too_few_products_are_said(folder: Path) -> None:
     summary = job.run(lines(folder, sensitivity={"products": 8}), folder / "few", console=QUIET)
-    assert not summary["complete"] and summary["directions"] == 7
-    assert f"sensitivity.products was too few for those below {summary['smallest_eigenvalue']:.3g}" in report.sentence(summary)
-    assert "sensitivity.products was too few" in (folder / "few" / "report.html").read_text()
+    assert not summary["complete"] and summary["directions"] == 8
+    assert f"not all below {summary['smallest_eigenvalue']:.3g} are found" in report.sentence(summary)
+    assert "Not all directions are found (sensitivity.products was too few)" in (folder / "few" / "report.html").read_text()
+    assert summary["degrees_of_freedom_error"] > 0 and summary["degrees_of_freedom"] > 8, "there are more than the directions that are found"
+
+
+def test_a_constant_reference_is_kept_as_two_inversions_tell(resolved: tuple[Target, Dense, xarray.Dataset, dict[str, Any]]) -> None:
+    target, dense, data, _ = resolved
+    shift = np.where(np.arange(target.prior.size) < dense.cells, 1.0, 0.0)
+    expected = dense.of_cells(dense.posterior @ (target.prior.precision @ shift))
+    np.testing.assert_allclose(data["constant_index"].values[target.active], expected, atol=1e-5)
 
 
 def test_as_many_directions_as_data_are_all(resolved: tuple[Target, Dense, xarray.Dataset, dict[str, Any]]) -> None:
@@ -246,9 +257,9 @@ def test_as_many_directions_as_data_are_all(resolved: tuple[Target, Dense, xarra
     target, dense, data, summary = resolved
     assert np.count_nonzero(data["eigenvalue"] > 1e-6 * data["eigenvalue"][0]) <= dense.jacobian.shape[0]
     found = informed(target.at, target.weights, target.prior, enough=1e-9)
-    assert job.reach(found, 1e-9)["complete"] and "too few" not in report.sentence(summary)
+    assert job.reach(found)["complete"] and "not all" not in report.sentence(summary) and not summary["warnings"]
     cut = informed(target.at, target.weights, target.prior, enough=1e-9, products=12)
-    assert not job.reach(cut, 1e-9)["complete"]
+    assert not job.reach(cut)["complete"]
 
 
 # ------------------------------------------------------------------------------------------------- from the command line

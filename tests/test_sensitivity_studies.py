@@ -99,6 +99,9 @@ def test_images_are_measured_between_cells(monkeypatch: pytest.MonkeyPatch) -> N
     found = image.of(grid, np.exp(-(((up + 183) / 40) ** 2) - ((east - 301) / 60) ** 2), (25, 30))
     assert found.across == pytest.approx(2 * 60 * np.sqrt(np.log(2)), rel=0.02) and found.down == pytest.approx(2 * 40 * np.sqrt(np.log(2)), rel=0.02)
     assert found.bias == pytest.approx(183 - 145, abs=1.0)
+    artefact = 5 * np.exp(-(((up + 20) / 30) ** 2) - ((east - 80) / 30) ** 2)
+    beside = image.of(grid, np.exp(-(((up + 183) / 40) ** 2) - ((east - 301) / 60) ** 2) + artefact, (25, 30))
+    np.testing.assert_allclose(beside, found, rtol=1e-3, err_msg="a larger lobe elsewhere is not the image of the cell")
     edge = image.of(grid, np.broadcast_to(np.exp(up / 1e4), grid.shape), (39, 30))
     assert (edge.across, edge.down) == (600.0, 400.0), "one that falls to half nowhere is as wide as the cells"
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from geoinv.operators import checks
 from geoinv.operators.sensitivity import Prior
 
-from ..sensitivity.target import Target, model_of
+from ..sensitivity.target import Target, lines, model_of
 from .config import GravityConfig
 from .inputs import load
 from .job import build_operator, build_problem
@@ -61,7 +61,7 @@ def target(config: GravityConfig, run: "Run | None", console: "Console") -> Targ
         active=inputs.active,
         at=problem.operator.linearize(tf.zeros(problem.operator.model_spec.shape, tf.float64)),
         weights=tf.constant(problem.uncertainty) ** -2,
-        prior=Prior(precision),
+        prior=Prior(precision, order=lines(precision.tocsr(), inputs.active)),
         model=model,
         quantity="density",
         unit="kg/m3",

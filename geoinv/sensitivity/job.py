@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from geoinv.operators.sensitivity import Informed
+    from geoinv.operators.sensitivity.directions import Spread
 
     from ..gravity.config import GravityConfig
     from ..waveform.config import WaveformConfig
     from .target import Target
 
 Settings = Union["GravityConfig", "WaveformConfig"]
+#: Seconds between lines of progress.
+TOLD = 10.0
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -73,11 +77,13 @@ class Resolved(NamedTuple):
         target: The problem.
         found: Its informed directions.
         data: Everything on the grid, as `fields` makes it.
+        warnings: What to know about it, a line each.
     """
 
     target: "Target"
     found: "Informed"
     data: "xarray.Dataset"
+    warnings: list[str]
 
 
 def resolve(config: Settings, console: "Console", finished: rundir.Run | None = None) -> Resolved:
@@ -96,9 +102,13 @@ def resolve(config: Settings, console: "Console", finished: rundir.Run | None = 
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     options, cells = config.sensitivity, _cells(config, target)
     found = _directions(config, target, console)
-    with progress(console, "deviations"):
-        data = fields(target, found, cells, investigated=options.investigated, samples=options.samples, seed=config.seed)
-    return Resolved(target, found, data)
+    images = _images(target, found, cells, console)
+    spread = _spread(config, found, console)
+    warnings = list(_warnings(config, found, images is None, spread))
+    for line in warnings:
+        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+    shown = found.point_spread(cells) if images is None else images
+    return Resolved(target, found, fields(target, found, cells, shown, spread, investigated=options.investigated), warnings)
 
 
 def _finished(config: Settings, directory: Path) -> rundir.Run:
@@ -112,19 +122,65 @@ def _directions(config: Settings, target: "Target", console: "Console") -> "Info
     from geoinv.operators.sensitivity import informed
 
     options, told = config.sensitivity, time.monotonic()
+    with progress(console, "directions that the data inform", options.products) as advance:
 
-    def tell(products: int, smallest: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > 10:
-            known = "" if np.isinf(smallest) else f", eigenvalues down to {smallest:.3g} found"
-            console.print(f"{products} products{known}", highlight=False)
-            told = time.monotonic()
+        def tell(products: int, smallest: float) -> None:
+            nonlocal told
+            advance(1)
+            if time.monotonic() - told > TOLD:
+                known = "" if np.isinf(smallest) else f", eigenvalues down to {smallest:.3g} found"
+                console.print(f"{products} products{known}", highlight=False)
+                told = time.monotonic()
 
-    with progress(console, "directions that the data inform"):
         found = informed(target.at, target.weights, target.prior, enough=options.enough, products=options.products, seed=config.seed, each=tell)
     if not found.values.size:
         raise checks.invalid("data", "that tell nothing about the model", "such that some data depend on it")
     return found
+
+
+def _images(target: "Target", found: "Informed", cells: np.ndarray, console: "Console") -> np.ndarray | None:
+    """Point-spread functions with the directions that were not found, by solves that those found precondition; none after an interruption."""
+    from geoinv.operators.sensitivity import Posterior
+
+    if found.interrupted:
+        return None
+    exact = Posterior(target.at, target.weights, lambda m: target.prior.precision @ m, tolerance=1e-5, preconditioner=found.covariance)
+    images = []
+    try:
+        with progress(console, "images of points", len(cells)) as advance:
+            for cell in cells:
+                images.append(exact.point_spread([cell])[:, 0])
+                advance(1)
+    except KeyboardInterrupt:
+        return None
+    return np.stack(images, axis=1)
+
+
+def _spread(config: Settings, found: "Informed", console: "Console") -> "Spread":
+    samples, done = config.sensitivity.samples, 0
+    with progress(console, "deviations", samples) as advance:
+
+        def tell(count: int) -> None:
+            nonlocal done
+            advance(count - done)
+            done = count
+
+        return found.spread(samples=samples, seed=config.seed, each=tell)
+
+
+def _warnings(config: Settings, found: "Informed", cut: bool, spread: "Spread") -> Iterator[str]:
+    """What an interruption or too few products leave undone."""
+    options, missing = config.sensitivity, found.rest.value
+    if not found.complete:
+        why = "interrupted" if found.interrupted else "sensitivity.products was too few"
+        yield (
+            f"Not all directions are found ({why}): fields leave out about {missing:.3g} of {found.degrees_of_freedom.value:.3g} degrees of freedom, "
+            "so coverage and resolution are too small, deviations and the index too large."
+        )
+    if cut:
+        yield "Interrupted: images of points are made of the directions that were found."
+    if spread.prior.products < options.samples:
+        yield f"Interrupted: deviations are from {spread.prior.products} samples."
 
 
 def _cells(config: Settings, target: "Target") -> np.ndarray:
@@ -152,27 +208,28 @@ def _cells(config: Settings, target: "Target") -> np.ndarray:
 
 
 def fields(
-    target: "Target", found: "Informed", cells: np.ndarray, *, investigated: float = 0.9, samples: int = 400, seed: int = 0
+    target: "Target", found: "Informed", cells: np.ndarray, images: np.ndarray, spread: "Spread", *, investigated: float = 0.9
 ) -> "xarray.Dataset":  # fmt: skip
     """Everything on the grid.
 
     Args:
         target: The problem.
         found: Its informed directions.
-        cells: Of the unknowns, those whose point-spread functions are wanted.
+        cells: Of the unknowns, those whose point-spread functions are shown.
+        images: These, [unknown, cell].
+        spread: Deviations and index.
         investigated: The index up to which a depth counts as such.
-        samples: For the deviations.
-        seed: Of these.
     """
     import xarray
 
-    spread = found.spread(samples=samples, seed=seed)
+    constant = np.where(np.arange(target.prior.size) < int(target.active.sum()), 1.0, 0.0)
     unit = target.unit
     named = {
         "model": (target.model, unit, target.quantity),
         "coverage": (target.on_grid(found.coverage), f"1/({unit})", "root of the diagonal of J'WJ: signal to noise of a unit change"),
         "resolution": (target.on_grid(found.resolution), "1", "diagonal of the resolution matrix"),
-        "index": (target.on_grid(spread.kept), "1", "part of a change of the reference model that the answer keeps"),
+        "index": (target.on_grid(spread.kept), "1", "part of a smooth change of the reference model that the answer keeps"),
+        "constant_index": (target.on_grid(constant - found.resolved(constant)), "1", "what the answer keeps of a constant added to the reference"),
         "prior_deviation": (target.on_grid(spread.prior.value), unit, "standard deviation before the data"),
         "deviation": (target.on_grid(spread.posterior.value), unit, "standard deviation after the data"),
     }
@@ -180,7 +237,7 @@ def fields(
     for name, (_, _, about) in named.items():
         made[name].attrs["long_name"] = about
     dims, places = target.grid.dims, np.argwhere(target.active)[cells]
-    made["point_spread"] = (("cell", *dims), target.on_grid(found.point_spread(cells)), {"long_name": "image of a unit change in one cell"})
+    made["point_spread"] = (("cell", *dims), target.on_grid(images), {"long_name": "image of a unit change in one cell"})
     for axis, (dim, centers) in enumerate(zip(dims, target.grid.centers, strict=True)):
         made[f"cell_{dim}"] = ("cell", centers[places[:, axis]], {"units": "m"})
     depth = _investigated(target, made["index"].values, investigated)
@@ -204,19 +261,23 @@ def numbers(config: Settings, resolved: Resolved) -> dict[str, Any]:
     """What came of it, in numbers."""
     from geoinv.operators.forward import ravel
 
-    target, found, data = resolved
+    target, found, data, warnings = resolved
     return {
         "kind": config.kind,
         "n_model": int(target.active.sum()),
         "n_data": int(np.count_nonzero(ravel(target.weights))),
-        "degrees_of_freedom": float(np.nansum(data["resolution"])),  # about the cells: a trend's coefficients have their own
+        # About the cells: a trend's coefficients have their own, and none among the directions that were not found.
+        "degrees_of_freedom": float(np.nansum(data["resolution"])) + found.rest.value,
+        "degrees_of_freedom_error": found.rest.error,
         "directions_above_noise": int(np.count_nonzero(found.values > 1)),
         "directions": int(found.values.size),
-        **reach(found, config.sensitivity.enough),
+        **reach(found),
         "largest_resolution": float(np.nanmax(data["resolution"])),
         "least_deviation_ratio": float(np.nanmin(data["deviation"] / data["prior_deviation"])),
         "depth_of_investigation_m": float(np.nanmedian(data["depth_of_investigation"])),
+        "interrupted": any("nterrupted" in line for line in warnings),
         "notes": list(target.notes),
+        "warnings": warnings,
     }
 
 
@@ -230,15 +291,13 @@ def _provenance(config: Settings, directory: Path | None, seconds: float) -> dic
     }
 
 
-def reach(found: "Informed", enough: float) -> dict[str, Any]:
-    """How far down all eigenvalues are found, and whether that is as far as was asked: so it is also where the data inform no others."""
-    from geoinv.operators.sensitivity.directions import FOUND
+def reach(found: "Informed") -> dict[str, Any]:
+    """How far down all eigenvalues are found, and whether that is as far as was asked."""
+    from geoinv.operators.sensitivity.lanczos import FOUND
 
-    sure, small = found.errors <= FOUND * found.values, found.values < enough
+    sure = found.errors <= FOUND * found.values
     first = int(np.argmin(sure)) if not sure.all() else sure.size
-    others = float(np.linalg.norm(found.errors))  # no eigenvalue of the directions that were not tried is larger than about this
-    complete = np.all(sure | small) and (np.any(sure & small) or others <= enough)
-    return {"smallest_eigenvalue": float(found.values[max(first - 1, 0)]), "complete": bool(complete)}
+    return {"smallest_eigenvalue": float(found.values[max(first - 1, 0)]), "complete": found.complete}
 
 
 def _write(config: Settings, output: Path, data: "xarray.Dataset", summary: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
+import scipy.sparse
 
 from geoinv.operators import checks
 from geoinv.operators.forward import Linearization, Nest
@@ -46,6 +47,20 @@ class Target:
         field = np.full((*self.grid.shape, *values.shape[1:]), np.nan)
         field[self.active] = values[: int(self.active.sum())]
         return field if values.ndim == 1 else np.moveaxis(field, -1, 0)
+
+
+def lines(precision: scipy.sparse.csr_array, active: np.ndarray) -> np.ndarray:
+    """An order for `Prior`: the unknowns line by line, along the axis in which neighbours are tied most; those that are no cells come last.
+
+    Args:
+        precision: Of the active cells, and of further unknowns behind them.
+        active: Mask on the grid.
+    """
+    numbers, scale = np.where(active, np.cumsum(active).reshape(active.shape) - 1, -1), precision.diagonal() ** -0.5
+    others = np.arange(int(active.sum()), precision.shape[0])
+    orders = [np.moveaxis(numbers, axis, -1).ravel() for axis in range(active.ndim)]
+    orders = [np.concatenate([order[order >= 0], others]) for order in orders]
+    return max(orders, key=lambda order: -np.sum(precision[order[:-1], order[1:]] * scale[order[:-1]] * scale[order[1:]]))
 
 
 def model_of(run: "Run", name: str, grid: Grid) -> np.ndarray:

@@ -13,7 +13,7 @@ from geoinv.operators.sensitivity import Checkpointed, Prior, StoreAll
 
 from ..console import progress
 from ..regularization import small_and_smooth
-from ..sensitivity.target import Target, model_of
+from ..sensitivity.target import Target, lines, model_of
 from .bands import bands
 from .cells import sampled
 from .config import WaveformConfig
@@ -107,4 +107,4 @@ def _prior(grid: Grid, free: np.ndarray, deviation: float, length: float) -> Pri
     alike = min(widths.min() for widths in grid.widths[1:])  # `small_and_smooth` counts in cells of this size
     matrix = small_and_smooth(grid, free, smoothness=((length / alike) ** 2,) * grid.ndim).hessian.to_scipy()
     drawn = Prior(matrix).samples(DRAWS, np.random.default_rng(0))
-    return Prior(matrix * float(np.mean(drawn**2)) / deviation**2)
+    return Prior(matrix * float(np.mean(drawn**2)) / deviation**2, order=lines(matrix, free))

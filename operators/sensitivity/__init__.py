@@ -24,7 +24,7 @@ _HOMES = {
     "svd": "spectrum",
     "condition": "spectrum",
     "Posterior": "resolution",
-    "Prior": "directions",
+    "Prior": "prior",
     "Informed": "directions",
     "informed": "directions",
     "plan": "planner",

@@ -10,85 +10,33 @@ a posterior is made of the first of them (Spantini et al., SIAM J. Sci. Comput. 
 .. math:: C = R^{-1} - \sum_i \frac{\lambda_i}{1 + \lambda_i} v_i v_i^T, \qquad
           \mathcal{R} = C J^* W J = \sum_i \frac{\lambda_i}{1 + \lambda_i} v_i (R v_i)^T .
 
-They are found by Lanczos iterations in the inner product of R, one product with :math:`J^* W J` each, all vectors kept orthogonal.
+They are found by Lanczos iterations in the inner product of R, a product with :math:`J^* W J` for each (see `lanczos`). What the others add
+to the degrees of freedom, the trace of the resolution matrix, is estimated from models drawn from the prior.
 
 A change x of the reference model changes the answer of the inversion by :math:`(1 - \mathcal{R}) x`. How much of it is left tells the
-depth of investigation (Oldenburg & Li, Geophysics 64, 1999); they take a constant for x, which gravity data see at any depth, here it is
-drawn from the prior: no second inversion is needed.
+depth of investigation (Oldenburg & Li, Geophysics 64, 1999); no second inversion is needed. They take a constant for x. Data that see a
+constant but not where it is, such as gravity, put it where the prior varies most, and answer to a change everywhere by one there. Models
+drawn from the prior are no better, for they are rough in each cell and no data see that. Here x is drawn from the prior and averaged over
+its lengths once more.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
-import scipy.sparse
 
 from .. import checks
 from ..forward import Linearization, Nest, conform, ravel, unravel
-from ..sparse import CSRMatrix
 from .estimates import Estimate
+from .lanczos import Space, quadrature, search
+from .prior import Prior
 from .progress import tracked
 
-#: Unknowns up to which the precision is factorised; beyond, an algebraic multigrid solves, for the factors of three dimensions fill up.
-FACTORISED = 30_000
-#: Residual of an eigenvalue, relative to it, at which it counts as found.
-FOUND = 0.05
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Prior:
-    """What is assumed of a model besides the data: Gaussian, around the model at which the problem is linearized.
-
-    Args:
-        precision: R, [model, model] SciPy sparse: symmetric, with entries beside the diagonal that are not positive and rows whose sum is
-            not negative, such as smallness and first differences make.
-
-    Raises:
-        ValueError: Not such a matrix, or one that leaves a constant free.
-    """
-
-    precision: Any
-
-    def __post_init__(self) -> None:
-        if not scipy.sparse.issparse(self.precision) or self.precision.shape[0] != self.precision.shape[1]:
-            raise checks.invalid("precision", f"a {type(self.precision).__name__}", "a square SciPy sparse matrix")
-        matrix = scipy.sparse.csr_array(self.precision, dtype=np.float64)
-        beside, size = matrix - scipy.sparse.diags_array(matrix.diagonal(), format="csr"), abs(matrix).max()
-        if abs(matrix - matrix.T).max() > 1e-10 * size or beside.max() > 1e-10 * size or np.min(self._sums(matrix)) < -1e-8 * size:
-            raise checks.invalid("precision", "of other form", "symmetric and made of smallness and first differences")
-        if not np.max(self._sums(matrix)) > 1e-12 * size:
-            raise checks.invalid("precision", "that leaves a constant free", "one with some smallness", "Otherwise no variance is finite.")
-        object.__setattr__(self, "precision", matrix)
-        object.__setattr__(self, "_matrix", CSRMatrix.from_scipy(matrix))
-
-    @staticmethod
-    def _sums(matrix: scipy.sparse.csr_array) -> np.ndarray:
-        return np.asarray(matrix.sum(axis=1)).ravel()
-
-    @property
-    def size(self) -> int:
-        """Number of unknowns."""
-        return int(self.precision.shape[0])
-
-    def solve(self, b: np.ndarray) -> np.ndarray:
-        """``R^-1 b``: the covariance times a vector [model] or some [model, k]."""
-        matrix: CSRMatrix = self._matrix  # type: ignore[attr-defined]
-        if self.size <= FACTORISED:
-            return np.asarray(matrix.solve(b, method="lu"))
-        return np.asarray(matrix.solve(b, method="cg", preconditioner="amg", tolerance=1e-8))
-
-    def samples(self, count: int, random: np.random.Generator) -> np.ndarray:
-        """Models drawn from it, [model, count]: noise on the smallness of each cell and on each difference, carried back by R."""
-        upper = scipy.sparse.triu(self.precision, 1).tocoo()
-        small = np.sqrt(np.clip(self._sums(self.precision), 0, None))
-        drive = small[:, np.newaxis] * random.standard_normal((self.size, count))
-        noise = np.sqrt(np.clip(-upper.data, 0, None))[:, np.newaxis] * random.standard_normal((upper.data.size, count))
-        ends = np.ones(upper.data.size)
-        for place, sign in ((upper.coords[0], 1.0), (upper.coords[1], -1.0)):
-            drive += sign * scipy.sparse.csr_array((ends, (place, np.arange(ends.size))), shape=(self.size, ends.size)) @ noise
-        return self.solve(drive)
+#: Models drawn to learn what the directions that are not found tell, and products with each of them at most.
+PROBES, STEPS = 5, 8
+#: Numbers of the models that are drawn at a time.
+DRAWN = 10_000_000
 
 
 class Spread(NamedTuple):
@@ -96,8 +44,8 @@ class Spread(NamedTuple):
 
     Args:
         prior, posterior: Standard deviations [model] before the data and after them, right to ``sqrt(1 / (2 samples))`` of themselves.
-        kept: Part of a change of the reference model that the answer keeps [model], the index of the depth of investigation: 0 where data
-            decide, 1 where the reference does.
+        kept: Part of a smooth change of the reference model that the answer keeps [model], the index of the depth of investigation: 0 where
+            data decide, 1 where the reference does.
     """
 
     prior: Estimate
@@ -115,12 +63,18 @@ class Informed:
         values: lambda, largest first.
         vectors: v [model, k].
         errors: Of the values.
+        rest: Degrees of freedom of all other directions together.
+        complete: Whether all directions were found that were sought.
+        interrupted: Whether Ctrl-C cut the search short.
     """
 
     prior: Prior
     values: np.ndarray
     vectors: np.ndarray
     errors: np.ndarray
+    rest: Estimate
+    complete: bool
+    interrupted: bool = False
 
     @property
     def gains(self) -> np.ndarray:
@@ -128,20 +82,24 @@ class Informed:
         return self.values / (1 + self.values)
 
     @property
-    def degrees_of_freedom(self) -> float:
-        """How many numbers the data tell: the trace of the resolution matrix."""
-        return float(self.gains.sum())
+    def degrees_of_freedom(self) -> Estimate:
+        """How many numbers the data tell: the trace of the resolution matrix, with its standard error."""
+        return self.rest._replace(value=float(self.gains.sum()) + self.rest.value)
 
     def covariance(self, v: np.ndarray) -> np.ndarray:
-        """``C v``."""
-        return self.prior.solve(v) - self.vectors @ (self.gains * (self.vectors.T @ v))
+        """``C v`` of a vector [model] or some [model, k]."""
+        return self.prior.solve(v) - self.vectors @ (self.gains * (self.vectors.T @ v).T).T
 
     def resolved(self, m: np.ndarray) -> np.ndarray:
-        """The image of a change m of the model: the resolution matrix times it."""
-        return self.vectors @ (self.gains * (self.vectors.T @ (self.prior.precision @ m)))
+        """The image of a change m of the model [model], or of some [model, k]: the resolution matrix times it."""
+        return self.vectors @ (self.gains * (self.vectors.T @ (self.prior.precision @ m)).T).T
 
     def point_spread(self, cells: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Columns of the resolution matrix, [model, cell]: images of points."""
+        """Columns of the resolution matrix, [model, cell]: images of points.
+
+        Without directions of eigenvalues below l the image is off by a part l / (1 + l) of the point at most, in the norm of R. Where little
+        is resolved that is much of an image: `Posterior` with `covariance` as its preconditioner makes it exact, in a few products.
+        """
         chosen = checks.units(cells, self.prior.size)
         return self.vectors @ (self.gains[:, np.newaxis] * (self.prior.precision[chosen] @ self.vectors).T)
 
@@ -161,27 +119,43 @@ class Informed:
         across = self.prior.precision @ self.vectors
         return np.sqrt(np.sum(self.values * across**2, axis=1))
 
-    def spread(self, *, samples: int = 400, seed: int = 0) -> Spread:
+    def spread(self, *, samples: int = 400, seed: int = 0, each: Callable[[int], None] | None = None) -> Spread:
         """Deviations and the index of the depth of investigation, from models drawn from the prior.
 
         Args:
-            samples: How many; each takes a solve with R, and no product with J.
+            samples: How many; each takes two solves with R, and no product with J. An interruption (Ctrl-C) leaves those that are done.
             seed: Of the draws.
+            each: Called with the number of samples that are done, in place of a bar of progress.
+
+        Raises:
+            KeyboardInterrupt: Before the first of them are done.
         """
         if samples != int(samples) or samples < 2:
             raise checks.invalid("samples", samples, "a whole number, 2 or more")
-        random, squares = np.random.default_rng(seed), np.zeros((3, self.prior.size))
+        random, squares, done = np.random.default_rng(seed), np.zeros((4, self.prior.size)), 0
         across = self.prior.precision @ self.vectors
-        counts = [min(50, samples - first) for first in range(0, samples, 50)]
-        for count in tracked(counts, "samples"):
-            drawn = self.prior.samples(count, random)
-            along = across.T @ drawn
-            # Shrunk along the directions a model drawn from the prior is one drawn from the posterior.
-            known, left = (drawn - self.vectors @ (part[:, np.newaxis] * along) for part in (1 - 1 / np.sqrt(1 + self.values), self.gains))
-            squares += np.stack([np.sum(each**2, axis=1) for each in (drawn, known, left)])
-        prior, posterior, kept = np.sqrt(squares / samples)
-        error = 1 / np.sqrt(2 * samples)
-        return Spread(Estimate(prior, error * prior, samples), Estimate(posterior, error * posterior, samples), kept / prior)
+        some = int(np.clip(DRAWN // self.prior.size, 2, 50))
+        firsts = range(0, int(samples), some)
+        try:
+            for first in firsts if each else tracked(firsts, "samples"):
+                drawn = self.prior.samples(min(some, samples - first), random)
+                squares, done = squares + self._squares(drawn, across), first + drawn.shape[1]
+                if each is not None:
+                    each(done)
+        except KeyboardInterrupt:
+            if not done:
+                raise
+        prior, posterior, change, left = np.sqrt(squares / done)
+        error = 1 / np.sqrt(2 * done)
+        return Spread(Estimate(prior, error * prior, done), Estimate(posterior, error * posterior, done), left / change)
+
+    def _squares(self, drawn: np.ndarray, across: np.ndarray) -> np.ndarray:
+        """Sums of the squares [4, model] of models drawn from the prior and the posterior, of smooth changes and what the answer keeps of them."""
+        # Shrunk along the directions a model drawn from the prior is one drawn from the posterior.
+        shrunk = drawn - self.vectors @ ((1 - 1 / np.sqrt(1 + self.values)) * (across.T @ drawn).T).T
+        smooth = self.prior.smoothed(drawn)
+        left = smooth - self.vectors @ (self.gains * (across.T @ smooth).T).T
+        return np.stack([np.sum(each**2, axis=1) for each in (drawn, shrunk, smooth, left)])
 
 
 def informed(
@@ -195,16 +169,18 @@ def informed(
         weights: The diagonal of W, structured as the data: 1 / uncertainty^2.
         prior: Over the ravelled model.
         enough: Eigenvalues down to this one are sought: directions of smaller ones keep 1 / (1 + enough) of the prior's variance or more.
-        products: At most, with ``J* W J``.
-        seed: Of the vector that the iterations start with.
-        each: Called with the number of products and the smallest eigenvalue that is found so far.
+        products: At most, with ``J* W J``, each of which leaves a vector [model] in memory; up to 40 more estimate what is not found.
+        seed: Of the random vectors that the iterations start with.
+        each: Called with the number of products and the smallest eigenvalue that is found so far, in place of a bar of progress.
 
     Returns:
-        All positive values of the iterations, which lie below the eigenvalues, with their errors. Of a repeated eigenvalue, such as those of
-        a symmetric survey over symmetric cells, one direction only is found: what data tell is then understated.
+        All positive values of the iterations, with their errors, and what the other directions tell together. Values above `enough` that
+        are repeated, as those of a symmetric survey over symmetric cells, are found as often. An interruption (Ctrl-C) returns what is
+        found so far.
 
     Raises:
         ValueError: Weights or a prior that do not fit.
+        KeyboardInterrupt: Before there is anything to keep.
     """
     weights = conform("weights", weights, at.data_spec)
     if prior.size != at.shape[1]:
@@ -216,39 +192,28 @@ def informed(
     def information(v: np.ndarray) -> np.ndarray:
         return np.asarray(ravel(at.gauss_newton_product(unravel(v, at.model_spec), weights)), np.float64)
 
-    basis, images, last = np.zeros((prior.size, 0)), np.zeros((prior.size, 0)), 0.0
-    vector = prior.solve(information(np.random.default_rng(seed).standard_normal(prior.size)))
-    values, vectors, errors = np.zeros(0), basis, np.zeros(0)
-    for number in tracked(range(1, min(int(products), prior.size + 1)), "directions that data inform"):
-        vector, last = _orthogonal(vector, basis, prior)
-        if last <= 1e-12 * max(1.0, values.max(initial=0)):
-            break  # the data inform no other direction
-        basis = np.column_stack([basis, vector])
-        images = np.column_stack([images, information(vector)])
-        small = basis.T @ images
-        values, turns = np.linalg.eigh((small + small.T) / 2)
-        vector = prior.solve(images[:, -1])
-        following = np.sqrt(max(0.0, _left(vector, basis, prior)))
-        errors = following * np.abs(turns[-1])
-        found = (values > 0) & (errors <= FOUND * np.abs(values))
-        if each is not None:
-            each(number + 1, float(values[found].min(initial=np.inf)))
-        if np.any(found & (values < enough)) and not np.any(~found & (values >= enough)):
-            break
-    keep = np.flatnonzero(values > 0)[::-1] if values.size else np.zeros(0, int)
-    vectors = basis @ turns if values.size else basis
-    return Informed(prior, values[keep], vectors[:, keep], errors[keep])
+    random, most, interrupted = np.random.default_rng(seed), min(int(products), prior.size), False
+    space = Space(information, prior, most, spare=STEPS)
+    try:
+        steps = search(space, enough, random)
+        for smallest in steps if each else tracked(steps, "directions that data inform", most):
+            if each is not None:
+                each(space.count, smallest)
+    except KeyboardInterrupt:
+        if not space.count:
+            raise
+        interrupted = True
+    rest = _rest(space, 2 if interrupted else PROBES, enough / (1 + enough) if space.complete else 1.0, random)
+    values, vectors, errors = space.eigenvectors()
+    return Informed(prior, values, vectors, errors, rest, space.complete, interrupted)
 
 
-def _orthogonal(vector: np.ndarray, basis: np.ndarray, prior: Prior) -> tuple[np.ndarray, float]:
-    """What of a vector is orthogonal to a basis in the inner product of R, of length 1, and its length; twice is enough."""
-    for _ in range(2):
-        vector = vector - basis @ (basis.T @ (prior.precision @ vector))
-    length = float(np.sqrt(vector @ (prior.precision @ vector)))
-    return vector / length if length else vector, length
+def _rest(space: Space, probes: int, largest: float, random: np.random.Generator) -> Estimate:
+    """Degrees of freedom outside of a space, from models drawn from the prior there, where no direction tells more than `largest` of one.
 
-
-def _left(vector: np.ndarray, basis: np.ndarray, prior: Prior) -> float:
-    """The squared length of what of a vector is orthogonal to a basis."""
-    rest = vector - basis @ (basis.T @ (prior.precision @ vector))
-    return float(rest @ (prior.precision @ rest))
+    The variance of a quadratic form of white noise is twice the sum of the squares of its eigenvalues: of these, no more than `largest` times
+    their sum. The error is its root and half the distance of the bounds.
+    """
+    least, most, products = np.array([quadrature(space, STEPS, random) for _ in range(probes)]).mean(axis=0)
+    middle = (least + most) / 2
+    return Estimate(float(middle), float((most - least) / 2 + np.sqrt(2 * largest * middle / probes)), round(products * probes))
