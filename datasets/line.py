@@ -1,7 +1,5 @@
 """Waveform surveys along a line, for two dimensions: horizontal positions become one coordinate."""
 
-import warnings
-
 import numpy as np
 import xarray
 
@@ -50,7 +48,7 @@ def project(survey: xarray.Dataset, *, azimuth: float | None = None, origin: tup
     spacing = _receiver_spacing(flat)
     if departure > spacing:
         advice = f"receivers are {spacing:.4g} m apart, offsets change by up to {changed:.4g} m"
-        warnings.warn(f"Sources or receivers lie up to {departure:.4g} m from the line; {advice}.", UserWarning, stacklevel=2)
+        checks.warn(f"Sources or receivers lie up to {departure:.4g} m from the line; {advice}.")
     line = f"line through ({start[0]:.3f}, {start[1]:.3f}), crs '{survey.attrs.get('crs', '')}', with azimuth {bearing:.4f} degrees"
     flat = add_history(flat, f"projected on the {line}: largest departure {departure:.4g} m, largest change of an offset {changed:.4g} m")
     return flat.assign_attrs(crs="", line_origin=[float(value) for value in start], line_azimuth=bearing)

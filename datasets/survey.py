@@ -13,7 +13,6 @@ A gravity survey is an `xarray.Dataset` over the dimensions `station` and `compo
 An uncertainty of zero means "not given": readers write it where a file has none, and `assign_uncertainty` replaces it.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -236,4 +235,4 @@ def _warn_of_duplicates(survey: xarray.Dataset) -> None:
     repeats = np.flatnonzero(earliest != np.arange(len(positions)))
     if repeats.size:
         pair = f"stations {earliest[repeats[0]]} and {repeats[0]}"
-        warnings.warn(f"{repeats.size} stations repeat the exact position of another; the first pair is {pair}.", UserWarning, stacklevel=3)
+        checks.warn(f"{repeats.size} stations repeat the exact position of another; the first pair is {pair}.")

@@ -4,6 +4,8 @@ Every check returns the value in the form the code works with (a NumPy array, a 
 ``x = checks.finite("x", x)``. No check imports TensorFlow.
 """
 
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -26,9 +28,21 @@ def invalid(name: str, given: object, expected: str, advice: str = "") -> ValueE
     return ValueError(f"{message} {advice}".rstrip())
 
 
+def warn(message: str) -> None:
+    """A UserWarning that points at the line of the user's: the nearest one outside of this package."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("geoinv."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
 def finite(name: str, values: Any, *, dtype: Any = np.float64) -> np.ndarray:
     """An array without NaN or infinite entries; names the first bad one."""
-    array = np.asarray(values, dtype=dtype)
+    try:
+        array = np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError):
+        given = repr(values)
+        raise invalid(name, given if len(given) < 60 else f"of type {type(values).__name__}", "a number, or an array of numbers") from None
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         first = array.ravel()[bad[0]]

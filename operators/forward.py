@@ -39,6 +39,8 @@ def _structure(nest: Nest) -> str:
 
 
 def _conform_leaf(name: str, leaf: Any, spec: tf.TensorSpec) -> tf.Tensor:
+    if leaf is None:
+        raise checks.invalid(name, "None", f"of shape {tuple(spec.shape)}")
     tensor = tf.convert_to_tensor(leaf, dtype=None if tf.is_tensor(leaf) else spec.dtype)
     if tensor.dtype != spec.dtype:
         raise checks.invalid(

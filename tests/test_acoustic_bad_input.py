@@ -58,6 +58,9 @@ def moved(points: np.ndarray, number: int, position: list[float]) -> np.ndarray:
         ({"time_step": 0.7e-3}, r"'time_step' 0\.0007 s: must be a whole fraction .* dt = 0\.001 s"),
         ({"time_step": -1e-3}, "'time_step' -0.001 at index 0: must be positive"),
         ({"dt": 0.0}, "'dt' 0 .*positive"),
+        ({"dt": "a"}, "'dt' 'a': must be a number, or an array of numbers"),
+        ({"aperture": "x"}, "'aperture' 'x': must be a number"),
+        ({"parameters": "velocity"}, r"'parameters' 'velocity': must be a sequence of names, such as \('velocity',\)"),
         ({"dt": np.nan}, "'dt' nan .*finite"),
         ({"acquisition": Acquisition(moved(SOURCES, 1, [310.0, 200.0]), RECEIVERS)}, r"'sources' \(310, 200\) m \(shot 1, number 0\).*300 m.*400 m"),
         ({"acquisition": Acquisition(SOURCES, moved(RECEIVERS, 1, [100.0, -1.0]))}, r"'receivers' \(100, -1\) m \(shot 0, number 1\).* 2 are not"),
@@ -282,3 +285,12 @@ def test_an_unknown_option_is_an_error() -> None:
         wave(widht=3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         wave().dt = 2e-3  # type: ignore[misc]
+
+
+def test_warnings_point_at_the_line_of_the_user() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        operator = AcousticWave(GRID, Acquisition(SOURCES, RECEIVERS), 1.0 * SIGNAL, dt=1e-3, velocity_limits=(300.0, 3000.0), samples=300)
+        operator.forward({"velocity": tf.fill(GRID.shape, 250.0)})
+    assert [str(each.message).split()[0] for each in caught] == ["wavelet", "too", "velocities"]
+    assert {each.filename for each in caught} == {__file__}

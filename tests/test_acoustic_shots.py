@@ -271,3 +271,36 @@ def test_a_field_that_is_not_finite_is_refused_with_its_shot_and_step() -> None:
     part = {"velocity": model["velocity"], "wavelet": tf.constant(signals[1:]), "initial": model["initial"][1:]}
     with pytest.raises(ValueError, match=r"not finite in shot 1 by"):
         wave.subset([1]).linearize(part)
+
+
+FLOAT = Case(2, "free surface", 2, tf.float32, ("velocity",), 1, StoreAll())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, r"'cotangent' nan at \(1, 2, 7\): must be finite everywhere\. 1 of 576 values .* \(shot, receiver, sample\)"),
+        (np.inf, r"'cotangent' inf at \(1, 2, 7\)"),
+        (3e38, r"'gradient' not finite in shot 1: must be finite\. The cotangent may be too large for the dtype: scale it"),
+    ],
+)
+def test_cotangents_that_are_not_finite_or_too_large_are_refused(value: float, message: str) -> None:
+    wave = waves.small(FLOAT)
+    at = wave.linearize(waves.model_of(wave))
+    cotangent = at.data.numpy()
+    cotangent[1, 2, 7] = value
+    if np.isfinite(value):
+        cotangent[1] = value * np.sign(at.data[1])
+    with pytest.raises(ValueError, match=f"^Invalid {message}"):
+        at.vjp(tf.constant(cotangent))
+    alone = message.replace("cotangent'", "cotangent of shot 1'").replace(r"\(1, 2, 7", r"\(2, 7").replace("576", "288").replace("(shot, ", "(")
+    with pytest.raises(ValueError, match=f"^Invalid {alone}"):
+        list(wave.shot_gradients(waves.model_of(wave), lambda shot, data: tf.constant(cotangent[shot])))
+
+
+def test_no_cotangent_is_an_error_of_one_line() -> None:
+    wave = waves.small(FLOAT)
+    with pytest.raises(ValueError, match=r"^Invalid 'cotangent' None: must be of shape \(2, 3, 96\)\.$"):
+        wave.linearize(waves.model_of(wave)).vjp(None)
+    with pytest.raises(ValueError, match=r"^Invalid 'cotangent of shot 0' None: must be of shape"):
+        list(wave.shot_gradients(waves.model_of(wave), lambda shot, data: None))

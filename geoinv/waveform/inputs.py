@@ -297,7 +297,7 @@ def _resampled(option: str, values: np.ndarray, own: Grid, grid: Grid) -> np.nda
     """A file's field on the grid; what it does not reach goes on as at its edge, which is said."""
     beyond = max(max(its[0] - edges[0], edges[-1] - its[-1]) for its, edges in zip(own.edges, grid.edges, strict=True))
     if beyond > max(widths[0] for widths in grid.widths):
-        warnings.warn(f"The grid reaches {beyond:.4g} m beyond the cells of {option}: the values at its edge go on there.", stacklevel=2)
+        checks.warn(f"The grid reaches {beyond:.4g} m beyond the cells of {option}: the values at its edge go on there.")
     return interpolated(values, own, grid)
 
 
@@ -361,4 +361,4 @@ def _check_ramp(option: str, low: float, high: float, recorded: float, advice: s
         raise checks.invalid(option, given, f"wider than {1 / recorded:.3g} Hz, for records of {recorded:.3g} s", f"Widen it: {advice}")
     if width * recorded < 4:
         text = f"{option} {given}: the ends of records of {recorded:.3g} s are tapered as long. Widen it to lose less of them: {advice}"
-        warnings.warn(text, stacklevel=2)
+        checks.warn(text)

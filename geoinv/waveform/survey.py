@@ -3,7 +3,6 @@
 Nothing here imports TensorFlow.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +79,10 @@ def _heard(survey: xarray.Dataset) -> tuple[xarray.Dataset, np.ndarray]:
         raise checks.invalid("data", "with zero traces only", "records of waves")
     if heard.sum() < live.sum():
         at = np.argwhere(live & ~heard)[0]
-        warnings.warn(f"{live.sum() - heard.sum()} traces hold zeros only and are taken as dead (shot {at[0]}, receiver {at[1]})", stacklevel=2)
+        checks.warn(f"{live.sum() - heard.sum()} traces hold zeros only and are taken as dead (shot {at[0]}, receiver {at[1]})")
     kept = heard.any(axis=1)
     if not kept.all():
-        warnings.warn(f"{np.sum(~kept)} shots without a live trace are left out (shot {int(np.argmin(kept))})", stacklevel=2)
+        checks.warn(f"{np.sum(~kept)} shots without a live trace are left out (shot {int(np.argmin(kept))})")
     alone = survey["uncertainty"].values * heard
     return survey.assign_coords(live=(("shot", "receiver"), heard)).assign(uncertainty=(("shot", "receiver"), alone)).isel(shot=kept), kept
 
@@ -100,7 +99,7 @@ def _warn_of_clipping(survey: xarray.Dataset) -> None:
     if clipped.any():
         at = np.argwhere(clipped)[0]
         text = f"{clipped.sum()} traces look clipped: {CLIPPED} samples or more at their extreme (shot {at[0]}, receiver {at[1]})"
-        warnings.warn(f"{text}. Repair them or mark them as not live, for their shape is not that of waves.", stacklevel=2)
+        checks.warn(f"{text}. Repair them or mark them as not live, for their shape is not that of waves.")
 
 
 def _selects(data: Data) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from geoinv.datasets import shots
+from geoinv.operators import checks
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition
 from geoinv.operators.seismic.shots import cores
@@ -80,5 +81,5 @@ def snapshots(config: WaveformConfig, wave: AcousticWave, highest: float) -> Str
         if (gigabytes := (size.kept + size.running) / 1e9) <= options.snapshot_memory:
             return plan
     text = f"gradients take {gigabytes:.2g} GB with {plan}, more than snapshot_memory = {options.snapshot_memory:g} GB"
-    warnings.warn(f"{text}; larger cells, or an aperture, would save some", stacklevel=2)
+    checks.warn(f"{text}; larger cells, or an aperture, would save some")
     return plan

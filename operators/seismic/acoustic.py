@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -81,8 +80,8 @@ class AcousticWave(ForwardOperator):
         aperture: How far beyond its sources and receivers a shot propagates along the horizontal axes, m (one number, or one for each):
             each then runs in a window of its own, with its own layers; by default in the whole grid.
 
-    A velocity above the limit, a density that is not positive or jumps too far for the time step and a wavefield that is not finite are
-    refused in eager mode; inside tf.function, where values are not at hand, they are not looked at. Snapshots too far apart for a
+    A velocity above the limit, a density that is not positive or jumps too far for the time step, a cotangent and a wavefield that are not
+    finite are refused in eager mode; inside tf.function, where values are not at hand, they are not looked at. Snapshots too far apart for a
     cotangent are refused there too, when it runs; under XLA, which cannot raise, its gradient is NaN.
 
     Attributes:
@@ -126,6 +125,8 @@ class AcousticWave(ForwardOperator):
             raise checks.invalid("differentiation", self.differentiation, "a strategy, such as StoreAll() or Every(4)")
         if not isinstance(self.boundary, Absorbing):
             raise checks.invalid("boundary", self.boundary, "an Absorbing(...)")
+        if isinstance(self.parameters, str):
+            raise checks.invalid("parameters", repr(self.parameters), f"a sequence of names, such as ('{self.parameters}',)")
         if "velocity" not in self.parameters or not set(self.parameters) <= set(PARAMETERS):
             raise checks.invalid("parameters", tuple(self.parameters), f"velocity, and others of {', '.join(PARAMETERS)}")
         lowest, highest = checks.positive("velocity_limits", checks.shape("velocity_limits", self.velocity_limits, (2,)))
@@ -157,7 +158,7 @@ class AcousticWave(ForwardOperator):
             limits.warn_of_dispersion(self.order, self.spacing, self.velocity_limits[0], highest, self.internal_step)
         if self.substeps > 1 and highest > (passed := resampling.BAND * 0.5 / self.dt):
             text = f"wavelet of up to {highest:.3g} Hz sampled every {self.dt:g} s: steps are finer, and resampling passes {passed:.3g} Hz and less"
-            warnings.warn(f"{text} in full. Sample it more finely.", UserWarning, stacklevel=4)
+            checks.warn(f"{text} in full. Sample it more finely.")
 
     # ------------------------------------------------------------------------------------------------ sizes and places
 
@@ -278,6 +279,7 @@ class AcousticWave(ForwardOperator):
                 return self._loop_of(n).adjoint(run.medium(n), run.shot(n), copy.copy(records[n]), run.computed(n, residual[n]))
 
             gradients = each(back, run.count)
+            judging.check_gradients(run, dict(enumerate(gradients)))
             return {name: run.collected(name, gradients) for name in self.parameters}
 
         def pushforward(tangent: Nest) -> tf.Tensor:
@@ -312,7 +314,9 @@ class AcousticWave(ForwardOperator):
             data = self._gathered(run, [fine])[0]
             adjoint_source = self.snapshots.guarded(name, run.wavelet[number], conform(name, cotangent(number, data), spec))
             residual = run.computed(number, run.unsampled(adjoint_source[tf.newaxis])[0])
-            gradient = run.alone(number, loop.adjoint(medium, shot, record, residual))
+            adjoint = loop.adjoint(medium, shot, record, residual)
+            judging.check_gradients(run, {number: adjoint})
+            gradient = run.alone(number, adjoint)
             window = self.placement.windows[number].slices(Box((0,) * self.grid.ndim, self.grid.shape))
             return ShotGradient(window, {name: part for name, part in gradient._asdict().items() if name in self.parameters}, data)
 

@@ -1,6 +1,5 @@
 """What of waves is refused or warned of: wavelets, velocities, wavefields that are not finite, snapshots too far apart."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -14,7 +13,7 @@ from ..graphs import guarded
 from ..sensitivity.strategy import Strategy
 from . import limits, wavelets
 from .runs import Run
-from .shots import Loop
+from .shots import Gradient, Loop
 from .stepping import State
 
 
@@ -44,7 +43,7 @@ def check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:
     if velocity.min() < lowest * (1 - 1e-6):
         # The same words in every iteration of an inversion, so that they are shown once.
         text = f"velocities below velocity_limits ({lowest:g} m/s): waves may be more dispersed there than was judged"
-        warnings.warn(text, UserWarning, stacklevel=5)
+        checks.warn(text)
 
 
 def check_finite(loop: Callable[[int], Loop], run: Run, ends: Mapping[int, State]) -> None:
@@ -56,6 +55,16 @@ def check_finite(loop: Callable[[int], Loop], run: Run, ends: Mapping[int, State
             step = loop(shot).failure(run.medium(shot), run.shot(shot))
             given = f"not finite in shot {run.numbers[shot]} by step {step} ({step * run.time_step:.4g} s)"
             raise checks.invalid("wavefield", given, "finite", "Is the wavelet finite, and the velocity within velocity_limits?")
+
+
+def check_gradients(run: Run, gradients: Mapping[int, Gradient]) -> None:
+    """Refuse gradients, by their shots, that are not finite where the cotangents were: an adjoint wavefield that grew beyond the dtype."""
+    if not tf.executing_eagerly():
+        return
+    for shot, gradient in gradients.items():
+        if not all(tf.reduce_all(tf.math.is_finite(part)) for part in tf.nest.flatten(gradient.material)):
+            advice = "The cotangent may be too large for the dtype: scale it, or take tf.float64."
+            raise checks.invalid("gradient", f"not finite in shot {run.numbers[shot]}", "finite", advice)
 
 
 @final
@@ -92,6 +101,8 @@ class Snapshots:
 
     def guarded(self, name: str, source: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
         """The residual, if it passes the check. In a graph, that cannot raise, one that does not becomes NaN; where it can assert it does."""
+        if tf.executing_eagerly():
+            _check_cotangent(name, residual.numpy())
         if self.every == 1:
             return residual
         if tf.executing_eagerly():
@@ -104,6 +115,14 @@ class Snapshots:
     @property
     def _level(self) -> float:
         return self.strategy.plan(1, 1.0, 1).level
+
+
+def _check_cotangent(name: str, values: np.ndarray) -> None:
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        given = f"{values[tuple(bad[0])]:g} at {tuple(map(int, bad[0]))}"
+        where = {3: "(shot, receiver, sample)", 2: "(receiver, sample)"}[values.ndim]
+        raise checks.invalid(name, given, "finite everywhere", f"{len(bad)} of {values.size} values are not; places are {where}.")
 
 
 def _top(signal: tf.Tensor, dt: float, level: float) -> tf.Tensor:

@@ -12,7 +12,6 @@ the eigenvalue of :math:`|M|`, which is that of M where the weights alternate in
 
 import math
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -155,9 +154,7 @@ def warn_of_dispersion(order: int, spacing: Sequence[float], velocity: float, fr
     if points >= 2 and error <= DISPERSION:
         return
     fine = next(each for each in np.arange(2.0, 40.0, 0.5) if abs(phase_velocity(order, each, velocity * time_step / widest) - 1) <= DISPERSION)
-    warnings.warn(
+    checks.warn(
         f"too few points per wavelength: {points:.1f} at {frequency:.3g} Hz and {velocity:g} m/s; waves travel {100 * error:.1f} % too fast or slow. "
-        f"Order {order} wants {fine:.1f}: cells of {velocity / (frequency * fine):.3g} m, a lower frequency, or a higher order.",
-        UserWarning,
-        stacklevel=4,
+        f"Order {order} wants {fine:.1f}: cells of {velocity / (frequency * fine):.3g} m, a lower frequency, or a higher order."
     )

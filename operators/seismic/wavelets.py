@@ -5,7 +5,6 @@ pressure it radiates. Nothing here needs TensorFlow.
 """
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,7 +112,7 @@ def read(path: str | os.PathLike[str], *, dt: float, n: int) -> np.ndarray:
     if table.ndim == 1 or table.shape[1] == 1:
         if table.size > n:
             text = f"{name} has {table.size} samples, more than the record's {n}: are they {dt:g} s apart? A column with their times would say so"
-            warnings.warn(text, UserWarning, stacklevel=2)
+            checks.warn(text)
         return fit_length(table.ravel(), n)
     times, amplitudes = table.T
     own = _interval(name, times)
@@ -174,7 +173,7 @@ def fit_length(wavelet: Any, n: int) -> np.ndarray:
     wavelet = checks.finite("wavelet", wavelet)
     given = wavelet.shape[-1]
     if given < n:
-        warnings.warn(f"wavelet shorter than the record: {given} samples are padded with zeros to {n}", UserWarning, stacklevel=2)
+        checks.warn(f"wavelet shorter than the record: {given} samples are padded with zeros to {n}")
         return np.concatenate([wavelet, np.zeros((*wavelet.shape[:-1], n - given))], axis=-1)
     rest, peak = np.abs(wavelet[..., n:]).max(initial=0.0), np.abs(wavelet).max(initial=0.0)
     if rest > _NEGLIGIBLE * peak:
