@@ -12,15 +12,18 @@ import pytest
 import scipy.sparse
 from rich.console import Console
 
-from geoinv.datasets import netcdf
+from geoinv.datasets import netcdf, synthetic
 from geoinv.gravity import sensitivity as gravity
 from geoinv.operators.grid import Grid
+from geoinv.operators.sensitivity import informed
 from geoinv.regularization import small_and_smooth
 from geoinv.sensitivity import job
 from geoinv.sensitivity.target import lines
+from geoinv.waveform import sensitivity as waveform
 
 from test_gravity_job import EXAMPLE  # isort: skip
 from test_sensitivity_job import CELLS, QUIET, Dense, settings  # isort: skip
+from test_waveform_inversion import options  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 INTERRUPTIONS = {
     "directions that the data inform": "Not all directions are found (interrupted)",
-    "images of points": "Interrupted: images of points are made of the directions that were found.",
+    "images of points": "Images of points are made of the directions that were found.",
     "deviations": "Interrupted: deviations are from 100 samples.",
 }
 
@@ -57,7 +60,7 @@ def test_an_interruption_writes_what_was_found(label: str, folder: Path, monkeyp
     chosen = settings(folder, sensitivity={"samples": 200, "enough": 1e-2})
     summary = job.run(chosen, output, overwrite=True, console=console)
     data = netcdf.read(output / "sensitivity.nc")
-    assert summary["interrupted"] and summary["complete"] == (label != "directions that the data inform")
+    assert summary["complete"] == (label != "directions that the data inform") != summary["interrupted"]
     assert any(line.startswith(INTERRUPTIONS[label]) for line in summary["warnings"])
     assert f"warning: {INTERRUPTIONS[label]}" in console.export_text() and INTERRUPTIONS[label] in (output / "report.html").read_text()
     assert json.loads((output / "summary.json").read_text())["warnings"] == summary["warnings"]
@@ -86,7 +89,7 @@ def test_lines_follow_the_axis_whose_cells_are_tied_most() -> None:
 
 
 def test_images_need_no_complete_search(folder: Path) -> None:
-    """They are solved for, and so as of dense matrices though few directions are found."""
+    """They are solved for, and so as of dense matrices to a thousandth though few directions are found."""
     chosen = settings(folder, sensitivity={"products": 8, "samples": 2})
     made, dense = job.resolve(chosen, QUIET), Dense(gravity.target(chosen, None, QUIET))
     assert not made.found.complete
@@ -94,4 +97,24 @@ def test_images_need_no_complete_search(folder: Path) -> None:
     numbers[made.target.active] = np.arange(dense.cells)
     for image, place in zip(made.data["point_spread"].values, CELLS, strict=True):
         expected = dense.resolution[: dense.cells, numbers[tuple(made.target.grid.cell_index(np.array([place]))[0])]]
-        np.testing.assert_allclose(image[made.target.active], expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(image[made.target.active], expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_waveforms_tell_what_their_dense_jacobian_does(tmp_path: Path) -> None:
+    """In single precision, and of a symmetric line: degrees of freedom, deviations and images within their errors."""
+    shots = synthetic.waveform(shape=(10, 20), spacing=60.0, shot_count=2, receiver_count=9, length=1.2, frequency=6.0, noise=0.05)
+    netcdf.write(tmp_path / "survey.nc", shots.survey)
+    netcdf.write(tmp_path / "start.nc", shots.start)
+    chosen = options(tmp_path, bands={"lowpass": [4.0]}, sensitivity={"deviation": 100.0, "length": 60.0})
+    target = waveform.target(chosen, None, QUIET)
+    dense, found = Dense(target), informed(target.at, target.weights, target.prior)
+    exact = np.linalg.eigvals(dense.prior @ dense.information).real
+    large = np.sort(exact[exact > 0.1])[::-1]
+    assert found.complete and large.size > 15
+    np.testing.assert_allclose(found.values[: large.size], large, rtol=0.02)
+    told = found.degrees_of_freedom
+    assert abs(told.value - np.trace(dense.resolution)) < 3 * told.error < 2
+    ratio = np.sqrt(np.diag(found.covariance(np.eye(dense.cells))) / np.diag(dense.posterior))
+    assert ratio.min() > 0.999 and ratio.max() < np.sqrt(1.1)
+    images = job._images(target, found, np.array([30, 50, 90]), QUIET)
+    np.testing.assert_allclose(images, dense.resolution[:, [30, 50, 90]], atol=2e-3 * np.abs(dense.resolution[:, [30, 50, 90]]).max())

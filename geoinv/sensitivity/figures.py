@@ -94,7 +94,7 @@ class Sections(NamedTuple):
 def _panels(sections: Sections, columns: int, rows: int) -> tuple[Figure, list[list[list[Axes]]]]:
     """A figure of rows x columns fields, each of a vertical and maybe a horizontal panel below: [row][column] to its axes."""
     width = 10.0 / columns - 1.5  # beside the bar and its label
-    heights = [float(np.clip(width * shape, 1.7 if sections.grid.ndim == 2 else 0.7, 4.5)) for shape in sections.shapes]
+    heights = [float(np.clip(width * shape, 1.0 if sections.grid.ndim == 2 else 0.7, 4.5)) for shape in sections.shapes]
     figure = Figure(figsize=(10.0, rows * (sum(heights) + 0.4 * len(heights) + 0.5)), layout="compressed")
     grid = figure.subplots(rows * sections.panels, columns, squeeze=False, height_ratios=heights * rows)
     return figure, [
@@ -109,7 +109,7 @@ def fields(data: "xarray.Dataset") -> Figure:
     most = float(np.nanmax(coverage))
     shown = [
         (np.maximum(coverage, FAINTEST * most), FIELD, LogNorm(FAINTEST * most, most), "coverage", f"signal to noise of 1 {unit}"),
-        (np.asarray(data["index"]), "cividis_r", Normalize(0, 1), "depth of investigation", "part of the reference that shows"),
+        (np.asarray(data["index"]), "cividis_r", Normalize(0, 1), "depth of investigation", "reference that shows"),
         (resolution, FIELD, Normalize(0, max(1e-6, float(np.nanmax(resolution)))), "resolution", "diagonal of the matrix"),
         (np.asarray(data["deviation"] / data["prior_deviation"]), "cividis", Normalize(0, 1), "deviation", "after the data over before"),
     ]
@@ -138,7 +138,8 @@ def point_spread(data: "xarray.Dataset") -> Figure:
         drawn = sections.draw(axes, field, DIVERGING, Normalize(-limit, limit))
         sections.mark(axes)
         axes[0].set_title(sections.describe(), fontsize=8.5)
-        colourbar(figure, drawn, axes, field, "image of 1 in the circled cell")
+        colourbar(figure, drawn, axes, field, "")
+    figure.suptitle("images of a change of 1 in the circled cell", fontsize=9)  # beside each bar it would be longer than the bar
     return figure
 
 

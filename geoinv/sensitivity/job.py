@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .target import Target
 
 Settings = Union["GravityConfig", "WaveformConfig"]
+#: Down to this eigenvalue directions must be found, or the solves for images take more than some thirty products each.
+SOLVED = 100.0
 #: Seconds between lines of progress.
 TOLD = 10.0
 
@@ -104,7 +106,7 @@ def resolve(config: Settings, console: "Console", finished: rundir.Run | None = 
     found = _directions(config, target, console)
     images = _images(target, found, cells, console)
     spread = _spread(config, found, console)
-    warnings = list(_warnings(config, found, images is None, spread))
+    warnings = list(_warnings(options.samples, found, images is None, spread))
     for line in warnings:
         console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
     shown = found.point_spread(cells) if images is None else images
@@ -139,12 +141,12 @@ def _directions(config: Settings, target: "Target", console: "Console") -> "Info
 
 
 def _images(target: "Target", found: "Informed", cells: np.ndarray, console: "Console") -> np.ndarray | None:
-    """Point-spread functions with the directions that were not found, by solves that those found precondition; none after an interruption."""
+    """Point-spread functions, right to a thousandth, by solves that the directions found precondition; none where these are too few."""
     from geoinv.operators.sensitivity import Posterior
 
-    if found.interrupted:
+    if found.interrupted or reach(found)["smallest_eigenvalue"] > SOLVED:
         return None
-    exact = Posterior(target.at, target.weights, lambda m: target.prior.precision @ m, tolerance=1e-5, preconditioner=found.covariance)
+    exact = Posterior(target.at, target.weights, lambda m: target.prior.precision @ m, tolerance=1e-4, preconditioner=found.covariance)
     images = []
     try:
         with progress(console, "images of points", len(cells)) as advance:
@@ -168,9 +170,9 @@ def _spread(config: Settings, found: "Informed", console: "Console") -> "Spread"
         return found.spread(samples=samples, seed=config.seed, each=tell)
 
 
-def _warnings(config: Settings, found: "Informed", cut: bool, spread: "Spread") -> Iterator[str]:
+def _warnings(samples: int, found: "Informed", cut: bool, spread: "Spread") -> Iterator[str]:
     """What an interruption or too few products leave undone."""
-    options, missing = config.sensitivity, found.rest.value
+    missing = found.rest.value
     if not found.complete:
         why = "interrupted" if found.interrupted else "sensitivity.products was too few"
         yield (
@@ -178,8 +180,8 @@ def _warnings(config: Settings, found: "Informed", cut: bool, spread: "Spread") 
             "so coverage and resolution are too small, deviations and the index too large."
         )
     if cut:
-        yield "Interrupted: images of points are made of the directions that were found."
-    if spread.prior.products < options.samples:
+        yield "Images of points are made of the directions that were found."
+    if spread.prior.products < samples:
         yield f"Interrupted: deviations are from {spread.prior.products} samples."
 
 
@@ -275,7 +277,7 @@ def numbers(config: Settings, resolved: Resolved) -> dict[str, Any]:
         "largest_resolution": float(np.nanmax(data["resolution"])),
         "least_deviation_ratio": float(np.nanmin(data["deviation"] / data["prior_deviation"])),
         "depth_of_investigation_m": float(np.nanmedian(data["depth_of_investigation"])),
-        "interrupted": any("nterrupted" in line for line in warnings),
+        "interrupted": found.interrupted,
         "notes": list(target.notes),
         "warnings": warnings,
     }
