@@ -14,7 +14,7 @@ from geoinv.datasets import synthetic
 from geoinv.operators import AcousticWave, Acquisition, GravityPoisson, Grid
 from geoinv.operators.forward import Nest
 from geoinv.operators.seismic import wavelets
-from geoinv.operators.sensitivity import Loop, linearization, plan
+from geoinv.operators.sensitivity import FixedPoint, Loop, linearization, plan
 from geoinv.operators.sensitivity.planner import DerivativePlan
 from geoinv.operators.sensitivity.timing import peak
 from geoinv.operators.sensitivity.ways import Way
@@ -100,6 +100,13 @@ def shapes(scale: float) -> dict[str, tuple[Callable[[], DerivativePlan], tuple[
         return now, 2 * now - old + stiffness * (around - 4 * now)
 
     loop = Loop(step, (start, start), steps, jit_compile=True)
+    pull = tf.Variable(tf.fill([side, side], 0.9))
+
+    def relaxed(u: tf.Tensor) -> tf.Tensor:
+        wide = tf.pad(u, [[1, 1], [1, 1]])
+        return pull * tf.tanh((wide[2:, 1:-1] + wide[:-2, 1:-1] + wide[1:-1, 2:] + wide[1:-1, :-2]) / 4 + start)
+
+    point = FixedPoint(relaxed, tf.zeros([side, side]), tolerance=1e-5, jit_compile=True)
     whole = 8.0 * side**2 * steps
     wave, velocity = waves(max(40, round(300 * scale)), max(60, round(600 * scale)))
     data = tf.nest.map_structure(lambda spec: tf.ones(spec.shape, spec.dtype), wave.data_spec)
@@ -121,6 +128,7 @@ def shapes(scale: float) -> dict[str, tuple[Callable[[], DerivativePlan], tuple[
         "a rough diagonal": (lambda: plan(square(), "diagonal", accuracy=0.15), ()),
         "a loop": (lambda: plan(loop, "gradient", memory=4 * whole), ((start, start),)),
         "a loop, little memory": (lambda: plan(loop, "gradient", memory=whole / 12), ((start, start),)),
+        "a fixed point": (lambda: plan(point, "gradient"), (start,)),
         "waves, little memory": (lambda: plan(wave, "gradient", model=velocity, memory=little(wave)), (data,)),
     }
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from geoinv.operators import AcousticWave, Acquisition, Grid, testing
 from geoinv.operators.forward import Linearization, ravel, unravel
 from geoinv.operators.seismic import wavelets
-from geoinv.operators.sensitivity import Boundary, Checkpointed, Coloring, Loop, StoreAll, linearization, plan
+from geoinv.operators.sensitivity import Boundary, Checkpointed, Coloring, FixedPoint, Implicit, Loop, StoreAll, linearization, plan
 from geoinv.operators.sensitivity.ways import Products, Way
 
 RANDOM = np.random.default_rng(0)
@@ -139,6 +139,23 @@ def test_checkpoints_cost_what_their_schedule_says() -> None:
     times = [ways[name].seconds for name in names]
     assert times == sorted(times, reverse=True), "more states, fewer runs"
     assert ways[names[-1]].memory < ways["StoreAll()"].memory
+
+
+def test_fixed_points_are_differentiated_at_the_point_or_along_the_way() -> None:
+    """Of x = cos(a x): dx/da = -x sin(a x) / (1 + a sin(a x)), whichever way it is found."""
+    a = tf.Variable(np.linspace(0.1, 0.9, 2000))
+    point = FixedPoint(lambda x: tf.cos(a * x), tf.zeros(2000, tf.float64), tolerance=1e-13)
+    found = plan(point, "gradient")
+    assert [way.name for way in found.ways][:2] == ["Implicit()", "StoreAll()"] and "Checkpointed" in found.explain()
+    assert found.explain().startswith("gradient of a fixed point that ")
+    x, w = point.run().numpy(), np.random.default_rng(0).standard_normal(2000)
+    expected = -w * x * np.sin(a * x) / (1 + a * np.sin(a * x))
+    for way in found.ways[:3]:
+        (gradient,) = way.make()(tf.constant(w))
+        np.testing.assert_allclose(gradient, expected, rtol=1e-9)
+    assert plan(point, "gradient", memory=11 * 16e3).choice == Implicit(), "nothing of the way is kept"
+    with pytest.raises(ValueError, match="'model' given: must be left out: the fixed point has its state"):
+        plan(point, "gradient", model=1.0)
 
 
 def test_what_is_explained() -> None:

@@ -29,6 +29,7 @@ _HOMES = {
     "informed": "directions",
     "plan": "planner",
     "Loop": "looped",
+    "FixedPoint": "settled",
 }
 __all__ = ["Boundary", "Checkpointed", "Every", "Implicit", "StoreAll", "Strategy", *_HOMES]
 

@@ -58,12 +58,17 @@ def fixed_point(
     if isinstance(strategy, Implicit):
         found = search.result(traced_step, leaves, {})
     elif isinstance(strategy, StoreAll | Checkpointed) and tf.executing_eagerly():
-        count = apart(lambda: search.iterated(search.once(traced_step, {}), leaves))[1]
+        count = search.count(traced_step, leaves)
         found = tf.nest.flatten(checkpointed_scan(step, state, count, strategy=strategy, jit_compile=jit_compile))
     else:
         expected = "Implicit(), or in eager mode StoreAll() or Checkpointed(n)"
         raise checks.invalid("strategy", strategy, expected, "Boundary() is for loops." if isinstance(strategy, Boundary) else "")
     return tf.nest.pack_sequence_as(state, found)
+
+
+def iterations(step: Step, state: Nest, *, tolerance: float, max_iterations: int, jit_compile: bool) -> int:
+    """How many steps lead to the fixed point; arguments as of `fixed_point`, in eager mode."""
+    return _Search(tolerance, max_iterations, jit_compile).count(flattened("step", step, state), tf.nest.flatten(state))
 
 
 @final
@@ -78,6 +83,10 @@ class _Search:
     def once(self, step: Traced, given: dict[int, tf.Tensor]) -> Scan:
         """The step as a loop that is run once: its derivatives, to any order and in any graph, are those of `scan`."""
         return Scan.of(step, None, 1, StoreAll(), self.jit_compile, given)
+
+    def count(self, step: Traced, start: Tensors) -> int:
+        """How many steps lead to the fixed point, in eager mode."""
+        return apart(lambda: self.iterated(self.once(step, {}), start))[1]
 
     def result(self, step: Traced, start: Tensors, given: dict[int, tf.Tensor]) -> Tensors:
         """The fixed point."""

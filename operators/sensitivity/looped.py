@@ -50,6 +50,11 @@ class Looped:
     parts: float = 1.0
     reversible: bool = False
 
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"gradient of a loop of {self.steps} steps"
+
     def ways(self, budget: float) -> Iterator[Way]:
         """One for each strategy."""
         strategies = [StoreAll(), *((Boundary(),) if self.reversible else ()), *map(Checkpointed, STATES)]

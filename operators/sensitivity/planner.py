@@ -10,6 +10,7 @@ from ..forward import ForwardOperator, Linearization, Nest
 from .colors import Coloring
 from .functions import linearization
 from .looped import Loop
+from .settled import FixedPoint
 from .ways import Products, Way
 
 Task = Literal["gradient", "jacobian", "gauss_newton_product", "hessian_product", "diagonal"]
@@ -62,13 +63,13 @@ class DerivativePlan:
 
 
 def plan(
-    of: Linearization | ForwardOperator | Callable[[Nest], Nest] | Loop, task: Task, *, model: Nest | None = None, pattern: Any = None,
+    of: Linearization | ForwardOperator | Callable[[Nest], Nest] | Loop | FixedPoint, task: Task, *, model: Nest | None = None, pattern: Any = None,
     products: int = 1, accuracy: float = 0.0, memory: float = 2e9, seed: int = 0,
 ) -> DerivativePlan:  # fmt: skip
     """The cheapest way to a derivative, from the shape of the problem and a product of each kind that is timed here.
 
     Args:
-        of: A linearization; an operator or a TensorFlow function, with its model; or a `Loop`, for its gradient.
+        of: A linearization; an operator or a TensorFlow function, with its model; or a `Loop` or a `FixedPoint`, for its gradient.
         task: 'gradient' (``J* w``), 'jacobian', 'gauss_newton_product', 'hessian_product', or 'diagonal' (of ``J* W J``).
         model: Structured as the operator or the function takes it.
         pattern: Of the Jacobian, where it is sparse and known: a SciPy sparse matrix, a `CSRMatrix` or a `Coloring` (see `detect_pattern`).
@@ -89,9 +90,9 @@ def plan(
     if not 0 <= accuracy < 1:
         raise checks.invalid("accuracy", accuracy, "from 0 (exact) to below 1")
     checks.positive("memory", memory)
-    loop = of.looped(model) if task == "gradient" and isinstance(of, (ForwardOperator, Loop)) else None
+    loop = of.looped(model) if task == "gradient" and isinstance(of, (ForwardOperator, Loop, FixedPoint)) else None
     if loop is not None:
-        title, ways = f"gradient of a loop of {loop.steps} steps", list(loop.ways(memory))
+        title, ways = loop.title, list(loop.ways(memory))
     else:
         at = _linearized(of, model)
         if task == "hessian_product" and at.curvature is None:
