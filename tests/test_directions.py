@@ -79,6 +79,7 @@ def test_few_directions_do_and_are_named(at: Linearization, found: Informed) -> 
     assert some.complete and np.abs(some.errors[: large.size]).max() < 0.05 * large.max()
     cut = informed(at, WEIGHTS, Prior(scipy.sparse.csr_array(PRECISION)), enough=1e-3, products=5)
     assert cut.values.size == 5 and not (cut.complete or cut.interrupted)
+    assert cut.degrees_of_freedom.value < DATA, "no more than data"
 
 
 def test_it_agrees_with_solves(at: Linearization, found: Informed) -> None:

@@ -203,17 +203,19 @@ def informed(
         if not space.count:
             raise
         interrupted = True
-    rest = _rest(space, 2 if interrupted else PROBES, enough / (1 + enough) if space.complete else 1.0, random)
+    rest = _rest(space, 2 if interrupted else PROBES, enough / (1 + enough) if space.complete else 1.0, int(np.count_nonzero(ravel(weights))), random)
     values, vectors, errors = space.eigenvectors()
     return Informed(prior, values, vectors, errors, rest, space.complete, interrupted)
 
 
-def _rest(space: Space, probes: int, largest: float, random: np.random.Generator) -> Estimate:
+def _rest(space: Space, probes: int, largest: float, data: int, random: np.random.Generator) -> Estimate:
     """Degrees of freedom outside of a space, from models drawn from the prior there, where no direction tells more than `largest` of one.
 
     The variance of a quadratic form of white noise is twice the sum of the squares of its eigenvalues: of these, no more than `largest` times
-    their sum. The error is its root and half the distance of the bounds.
+    their sum. The error is its root and half the distance of the bounds. All together there are no more than data.
     """
     least, most, products = np.array([quadrature(space, STEPS, random) for _ in range(probes)]).mean(axis=0)
-    middle = (least + most) / 2
-    return Estimate(float(middle), float((most - least) / 2 + np.sqrt(2 * largest * middle / probes)), round(products * probes))
+    values = np.clip(space.ritz().values, 0, None)
+    most = min(most, data - float(np.sum(values / (1 + values))))
+    middle = (min(least, most) + most) / 2
+    return Estimate(middle, float(most - middle + np.sqrt(2 * largest * middle / probes)), round(products * probes))
