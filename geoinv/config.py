@@ -70,7 +70,7 @@ class Sensitivity(Section):
         None, "Where point-spread functions are shown: positions in m, upward first; below the middle if off.", example=[[-300.0, 500.0, 800.0]]
     )
     enough: Positive = option(0.1, "Directions are sought down to this ratio of what the data tell to what was assumed.")
-    products: Annotated[int, Field(ge=2)] = option(300, "Limit of products with the Jacobian and its adjoint for that.")
+    products: Annotated[int, Field(ge=2)] = option(500, "Limit of products with the Jacobian and its adjoint for that.")
     investigated: Tolerance = option(0.9, "Part of a change of the reference that may show down to the depth of investigation.")
     samples: Annotated[int, Field(ge=2)] = option(400, "Models drawn for the deviations, which are right to 1 / sqrt(2 samples) of themselves.")
 

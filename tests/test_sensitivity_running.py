@@ -72,7 +72,7 @@ def test_an_interruption_writes_what_was_found(label: str, folder: Path, monkeyp
 
 def test_progress_counts_products_and_samples(folder: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    job.resolve(settings(folder, sensitivity={"samples": 150, "enough": 1e-2}), console)
+    job.resolve(settings(folder, sensitivity={"samples": 150, "enough": 1e-2, "products": 300}), console)
     shown = console.file.getvalue()
     assert "150/150" in shown and "2/2" in shown and re.search(r"directions that the data inform.* [1-9][0-9]*/300", shown)
 
