@@ -12,15 +12,15 @@ from geoinv.operators.seismic import Absorbing, points, shots, wavelets
 from geoinv.operators.sensitivity import Checkpointed, Every, StoreAll, Strategy
 
 GRID = Grid.uniform((14, 60), (10.0, 10.0), (-140.0, 0.0))
-#: Of the shots' spreads: there are two buckets, up to 4 and up to 16 receivers.
-LENGTHS = (3, 15, 4)
+#: Of the shots' spreads: there are two buckets, of 15 receivers and of half of them or less.
+LENGTHS = (4, 15, 5)
 LONGEST = max(LENGTHS)
 pytestmark = pytest.mark.filterwarnings("ignore:too few points per wavelength")
 
 
 @pytest.fixture(autouse=True)
-def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(points, "FEWEST", 4)
+def buckets_that_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points, "WORTH", 1e-3)
 
 
 def survey(lengths: tuple[int, ...] = LENGTHS) -> Acquisition:
@@ -79,8 +79,8 @@ def test_windows_of_shots_with_spreads_of_different_lengths() -> None:
 def test_one_program_for_each_bucket_and_none_for_a_second_call() -> None:
     shots._PROGRAMS.clear()
     whole = wave(survey())
-    assert [each.count for each in whole.placement.spreads] == [4, 15]
-    assert [whole.placement.receivers(shot)[0].count for shot in range(3)] == [4, 15, 4]
+    assert [each.count for each in whole.placement.spreads] == [15, 5]
+    assert [whole.placement.receivers(shot)[0].count for shot in range(3)] == [5, 15, 5]
 
     def work(operator: AcousticWave) -> None:
         at = operator.linearize(model())
@@ -102,10 +102,10 @@ def traced(programs: dict[Any, Any]) -> list[int]:
     return [program.forward.experimental_get_tracing_count() for program in programs.values()]
 
 
-def test_spreads_of_one_length_or_of_few_receivers_share_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spreads_of_one_length_or_of_little_work_share_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(wave(survey((15, 15))).placement.spreads) == 1
     assert len(wave(survey((9, 15))).placement.spreads) == 1, "within a factor of two"
-    monkeypatch.setattr(points, "FEWEST", 64)
+    monkeypatch.setattr(points, "WORTH", 1.0)
     assert len(wave(survey()).placement.spreads) == 1
 
 
@@ -128,8 +128,8 @@ def test_buckets_within_functions(run: Callable[..., Any]) -> None:
 def test_a_receiver_outside_is_named_by_its_own_shot() -> None:
     acquisition = survey()
     receivers = acquisition.receivers.copy()
-    receivers[2, 3] = [-33.0, 700.0]
-    with pytest.raises(ValueError, match=r"'receivers' \(-33, 700\) m \(shot 2, number 3\)"):
+    receivers[2, 4] = [-33.0, 700.0]
+    with pytest.raises(ValueError, match=r"'receivers' \(-33, 700\) m \(shot 2, number 4\)"):
         wave(Acquisition(acquisition.sources, receivers, acquisition.live))
 
 

@@ -63,7 +63,7 @@ class AcousticWave(ForwardOperator):
 
     Args:
         grid: Cells of one size along each axis.
-        acquisition: Sources and receivers. Spreads are computed as long as they are to within a factor of two, by programs of their own.
+        acquisition: Sources and receivers. Spreads half as long as the longest, or shorter, run programs of their own where that saves time.
         wavelet: Source signal, [time] for all shots or [shot, source, time].
         dt: Sampling interval of wavelet and data, s. Steps are finer where stability asks for it.
         velocity_limits: (lowest, highest) velocity of the models, m/s. The highest decides on the time step and is kept to; from the

@@ -1,5 +1,6 @@
 """Where sources and receivers are, and where every shot propagates."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -107,7 +108,8 @@ class Placement:
         windows = (Box((0,) * grid.ndim, grid.shape),) * survey.shots if aperture is None else _windows(grid, survey, aperture)
         live, live_sources = np.asarray(survey.live), np.asarray(survey.live_sources)
         sources = Points.between(located("sources", grid, survey.sources, live_sources, windows, layers, mirror_top), live_sources)
-        found = spreads(located("receivers", grid, survey.receivers, live, windows, layers, mirror_top), live)
+        cells = math.prod(n + lower + upper for n, (lower, upper) in zip(windows[0].shape, layers, strict=True))
+        found = spreads(located("receivers", grid, survey.receivers, live, windows, layers, mirror_top), live, cells)
         seats = {int(shot): (number, place) for number, (shots, _) in enumerate(found) for place, shot in enumerate(shots)}
         numbers = tuple(range(survey.shots))
         return cls(sources, tuple(points for _, points in found), tuple(seats[shot] for shot in numbers), windows, numbers)

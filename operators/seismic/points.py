@@ -14,8 +14,8 @@ from . import sinc
 from .boxes import Box
 
 Taps = tuple[np.ndarray, np.ndarray]  # nodes and weights along an axis, [..., tap]
-#: Spreads of so many points or less are computed alike, then those of up to twice, four times as many, and so on.
-FEWEST = 64
+#: Multiplications for the points of a shot, in those for its cells: with fewer, half of them are less than a tenth of the time of a step.
+WORTH = 0.25
 
 
 @final
@@ -146,22 +146,27 @@ def located(
     return taps
 
 
-def spreads(taps: Sequence[Taps], live: np.ndarray) -> list[tuple[np.ndarray, Points]]:
-    """Shots and their points, as `located` found them, by how many these are to within a factor of two, up to the last that is live.
+def spreads(taps: Sequence[Taps], live: np.ndarray, cells: int) -> list[tuple[np.ndarray, Points]]:
+    """Shots and their points up to the last live one, as `located` found them: of spreads that are as long as the longest, half as long, and so on.
 
-    Programs are compiled for each of these; one for all would compute as many points for every shot as the longest spread has.
+    Programs are compiled for each of these, which takes as long as some dozen gradients of a shot: a longest spread that is little work
+    beside the cells that are stepped, such as one along a line of the grid, serves all shots.
     """
     last = live.shape[1] - np.argmax(live[:, ::-1], axis=1)
-    doublings = np.ceil(np.log2(np.maximum(last / FEWEST, 1)))
-    found = []
-    for shots in (np.flatnonzero(doublings == each) for each in np.unique(doublings)):
-        count = last[shots].max()
+    longest = _points_of(taps, live, np.array([np.argmax(last)]), last.max())
+    work = sum(factor.columns.size for factor in longest.factors)
+    halvings = np.floor(np.log2(np.minimum(last.max() / last, max(1.0, work / (WORTH * cells)))))
+    groups = [np.flatnonzero(halvings == each) for each in np.unique(halvings)]
+    return [(shots, _points_of(taps, live, shots, last[shots].max())) for shots in groups]
 
-        def own(values: np.ndarray, shots: np.ndarray = shots, count: int = count) -> np.ndarray:
-            return values.reshape(*live.shape, -1)[shots, :count].reshape(shots.size * count, -1)
 
-        found.append((shots, Points.between([(own(nodes), own(weights)) for nodes, weights in taps], live[shots, :count])))
-    return found
+def _points_of(taps: Sequence[Taps], live: np.ndarray, shots: np.ndarray, count: int) -> Points:
+    """The first points of some shots."""
+
+    def own(values: np.ndarray) -> np.ndarray:
+        return values.reshape(*live.shape, -1)[shots, :count].reshape(shots.size * count, -1)
+
+    return Points.between([(own(nodes), own(weights)) for nodes, weights in taps], live[shots, :count])
 
 
 def _lines(axes: Sequence[Any]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 #: What XLA takes to compile one program, bytes; measured, and much the same for all of them.
 COMPILING = 110_000_000
 #: And the programs of every further spread (see `points.spreads`); forward and adjoint together.
-ANOTHER = 140_000_000
+ANOTHER = 70_000_000
 #: Programs that are kept compiled, the last ones that were asked for: an inversion band by band needs new ones in each.
 MOST_PROGRAMS = 64
 #: Steps of a run that looks for the one that failed.
