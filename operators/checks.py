@@ -29,9 +29,9 @@ def invalid(name: str, given: object, expected: str, advice: str = "") -> ValueE
 
 
 def warn(message: str) -> None:
-    """A UserWarning that points at the line of the user's: the nearest one outside of this package."""
+    """A UserWarning that points at the line of the user's: the nearest one outside of this package, and of `dataclasses.replace`."""
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("geoinv."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("geoinv.", "dataclasses")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 

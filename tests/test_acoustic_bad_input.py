@@ -60,6 +60,10 @@ def moved(points: np.ndarray, number: int, position: list[float]) -> np.ndarray:
         ({"dt": 0.0}, "'dt' 0 .*positive"),
         ({"dt": "a"}, "'dt' 'a': must be a number, or an array of numbers"),
         ({"aperture": "x"}, "'aperture' 'x': must be a number"),
+        ({"parameters": 3}, r"'parameters' 3: must be a sequence of names, such as \('velocity',\)"),
+        ({"samples": "a"}, "'samples' 'a': must be a number"),
+        ({"acquisition": None}, r"'acquisition' None: must be an Acquisition\(...\)"),
+        ({"grid": None}, "'grid' None: must be a Grid"),
         ({"parameters": "velocity"}, r"'parameters' 'velocity': must be a sequence of names, such as \('velocity',\)"),
         ({"dt": np.nan}, "'dt' nan .*finite"),
         ({"acquisition": Acquisition(moved(SOURCES, 1, [310.0, 200.0]), RECEIVERS)}, r"'sources' \(310, 200\) m \(shot 1, number 0\).*300 m.*400 m"),
@@ -292,5 +296,6 @@ def test_warnings_point_at_the_line_of_the_user() -> None:
         warnings.simplefilter("always")
         operator = AcousticWave(GRID, Acquisition(SOURCES, RECEIVERS), 1.0 * SIGNAL, dt=1e-3, velocity_limits=(300.0, 3000.0), samples=300)
         operator.forward({"velocity": tf.fill(GRID.shape, 250.0)})
-    assert [str(each.message).split()[0] for each in caught] == ["wavelet", "too", "velocities"]
+        dataclasses.replace(operator, order=2)
+    assert [str(each.message).split()[0] for each in caught] == ["wavelet", "too", "velocities", "too"]
     assert {each.filename for each in caught} == {__file__}

@@ -1,5 +1,7 @@
 """The propagator equals its assembled sparse matrix, for every order, boundary, dimension and kind of density; and no state of it grows."""
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -102,3 +104,34 @@ def test_rocks_are_stepped_as_fast_as_without_density(order: int) -> None:
     widths, spacing = ((20, 0), (20, 20)), (10.0, 10.0)
     enough = limits.LARGEST / limits.stable_step(spacing, 4500.0, order) ** 2
     assert limits.steepest(4500.0, density, widths, spacing, order, mirrored=True, enough=enough) <= enough
+
+
+def test_a_density_that_makes_fields_grow_in_a_narrow_layer_is_warned_of() -> None:
+    """Both ways out that are advised keep them from growing, and are not warned of."""
+    rng, grid = np.random.default_rng(2), Grid.uniform((30, 40), (10.0, 10.0))
+    density, velocity = 10 ** rng.uniform(1.25, 4.75, grid.shape), rng.uniform(1500, 4500, grid.shape)
+    even = np.full(grid.shape, 1000.0)
+    even[1:-1, 1:-1] = density[1:-1, 1:-1]
+    middle = np.array([[155.0, 205.0]])
+
+    def grown(density: np.ndarray, cells: int) -> float:
+        """Of the fields' second differences in time, without what stays or drifts, between two thousand steps and six."""
+        wave = AcousticWave(
+            grid, Acquisition(middle[np.newaxis], middle), np.zeros(6), dt=1e-3, velocity_limits=(velocity.min(), velocity.max()),
+            density=density, dtype=tf.float64, boundary=Absorbing(cells, frequency=5.0),
+        )  # fmt: skip
+        matrix, now = wave.step_matrix({"velocity": tf.constant(velocity)}).to_scipy().tocsr(), slice(wave.lattice.whole.size)
+        state, sizes = rng.normal(size=matrix.shape[0]), []
+        for step in range(6001):
+            if step in (2000, 6000):
+                after = matrix @ state
+                sizes.append(np.linalg.norm((state - 2 * after + matrix @ after)[now]))
+            state = matrix @ state
+        return float(sizes[1] / sizes[0])
+
+    with pytest.warns(UserWarning, match=r"density from .* along the .* where the absorbing layer has 4 cells: .* Take 12 cells or more, or even"):
+        assert grown(density, 4) > 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert grown(even, 4) < 1
+        assert grown(density, 12) < 1

@@ -39,6 +39,12 @@ from .shots import Gradient, Loop, Memory, each, in_turn
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)
+KINDS: dict[str, tuple[type, str]] = {
+    "grid": (Grid, "a Grid"),
+    "acquisition": (Acquisition, "an Acquisition(...)"),
+    "boundary": (Absorbing, "an Absorbing(...)"),
+    "differentiation": (Strategy, "a strategy, such as StoreAll() or Every(4)"),
+}
 
 
 class ShotGradient(NamedTuple):
@@ -94,7 +100,7 @@ class AcousticWave(ForwardOperator):
 
     Warns:
         UserWarning: Too few points per wavelength; a wavelet shorter than the record, or so high that resampling to finer steps damps it;
-            a model with velocities below the limits.
+            a model with velocities below the limits; a density that differs so much along a narrow layer that fields may grow there.
     """
 
     grid: Grid
@@ -121,12 +127,11 @@ class AcousticWave(ForwardOperator):
         checks.positive("dt", self.dt)
         checks.choice("order", self.order, ORDERS)
         object.__setattr__(self, "dtype", tf.as_dtype(checks.choice("dtype", self.dtype, (tf.float32, tf.float64))))
-        if not isinstance(self.differentiation, Strategy):
-            raise checks.invalid("differentiation", self.differentiation, "a strategy, such as StoreAll() or Every(4)")
-        if not isinstance(self.boundary, Absorbing):
-            raise checks.invalid("boundary", self.boundary, "an Absorbing(...)")
-        if isinstance(self.parameters, str):
-            raise checks.invalid("parameters", repr(self.parameters), f"a sequence of names, such as ('{self.parameters}',)")
+        for name, (kind, expected) in KINDS.items():
+            if not isinstance(given := getattr(self, name), kind):
+                raise checks.invalid(name, given, expected)
+        if isinstance(self.parameters, str) or not isinstance(self.parameters, Sequence):
+            raise checks.invalid("parameters", repr(self.parameters), "a sequence of names, such as ('velocity',)")
         if "velocity" not in self.parameters or not set(self.parameters) <= set(PARAMETERS):
             raise checks.invalid("parameters", tuple(self.parameters), f"velocity, and others of {', '.join(PARAMETERS)}")
         lowest, highest = checks.positive("velocity_limits", checks.shape("velocity_limits", self.velocity_limits, (2,)))
@@ -159,6 +164,8 @@ class AcousticWave(ForwardOperator):
         if self.substeps > 1 and highest > (passed := resampling.BAND * 0.5 / self.dt):
             text = f"wavelet of up to {highest:.3g} Hz sampled every {self.dt:g} s: steps are finer, and resampling passes {passed:.3g} Hz and less"
             checks.warn(f"{text} in full. Sample it more finely.")
+        if self.density is not None:
+            judging.warn_of_edges(self.density, self.layers, self.grid.dims)
 
     # ------------------------------------------------------------------------------------------------ sizes and places
 
@@ -374,7 +381,10 @@ class AcousticWave(ForwardOperator):
     def _check_density(self, velocity: np.ndarray, density: np.ndarray) -> None:
         """Refuse what is not positive and, where it is part of the model, jumps that the time step was not made for."""
         checks.positive("density", density)
-        if "density" in self.parameters and (stable := self._stable_step(velocity, density, self.internal_step)) < self.internal_step:
+        if "density" not in self.parameters:
+            return
+        judging.warn_of_edges(density, self.layers, self.grid.dims)
+        if (stable := self._stable_step(velocity, density, self.internal_step)) < self.internal_step:
             given = f"with jumps that make steps of {self.internal_step:.4g} s unstable"
             expected = f"smoother, or stepped by {stable:.4g} s at most"
             advice = f"Give time_step = {self.dt / math.ceil(self.dt / stable):.4g}."

@@ -10,8 +10,11 @@ second order Pasalic & McGarry, SEG 2010, 2925-2929) stretches the coordinate x 
 with sigma growing as the square of the depth in the layer, so that a wave that enters at normal incidence and returns from the
 outer face has lost all but the stated `reflection` (Collino & Tsogka, Geophysics 66, 2001, eq. 17), and alpha falling
 linearly from pi times the frequency to zero (Komatitsch & Martin, Geophysics 72, 2007). Velocity and density of the outermost cells go on
-into the layer. Where they differ along the edge the layer is not matched any more, only absorbing: with densities drawn at random over three
-decades from cell to cell, which no rock has, a field grows in it in the course of 10 000 steps. Nothing here needs TensorFlow.
+into the layer. A wave that is trapped between light and heavy cells at its edge reaches into it with an evanescent tail only, which the
+stretching turns instead of damping it: a layer so narrow that the tail comes back from its outer face may feed that wave, whatever the time
+step. With density and velocity drawn at random from cell to cell fields were seen to grow by a factor of e in 300 to 10 000 steps: over 1.5
+decades of density in layers of 2 cells, over 2.5 in 4, and over 3.5, in one of twenty draws, in 6 and 8. None did in 12 cells (32 draws), nor with
+one density in the outermost cells, nor with rocks. Nothing here needs TensorFlow.
 """
 
 from collections.abc import Sequence
@@ -33,7 +36,7 @@ class Absorbing:
 
     Args:
         cells: Width of the layer, in cells: one number for every side, or (lower, upper) for each axis, in the grid's order. A side of
-            width 0 reflects: the pressure is zero just beyond it.
+            width 0 reflects: the pressure is zero just beyond it. Densities that jump by orders of magnitude at the edge need 12 or more.
         free_surface: The top face of the grid is a pressure-free surface, without a layer.
         frequency: At which the layer works best, Hz; the peak frequency of the source is right. By default that of the wavelet.
         reflection: What the profile is designed for at normal incidence; the discrete layer reflects somewhat more.
@@ -53,7 +56,7 @@ class Absorbing:
             raise checks.invalid("cells", self.cells, "a number of cells, 0 or more, or (lower, upper) numbers for each axis")
         if self.free_surface and widths.ndim and widths[0, 1]:
             raise checks.invalid("cells", self.cells, "0 at the top, where there is a free surface")
-        if not 0 < self.reflection < 1:
+        if not 0 < checks.finite("reflection", self.reflection) < 1:
             raise checks.invalid("reflection", self.reflection, "between 0 and 1")
         if self.frequency is not None:
             checks.positive("frequency", self.frequency)

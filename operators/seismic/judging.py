@@ -1,6 +1,6 @@
 """What of waves is refused or warned of: wavelets, velocities, wavefields that are not finite, snapshots too far apart."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,6 +16,9 @@ from .runs import Run
 from .shots import Gradient, Loop
 from .stepping import State
 
+#: Cells of an absorbing layer in which no field grew, whatever the density.
+WIDE = 12
+
 
 def wavelet(given: Any, samples: int | None, sources: tuple[int, int]) -> np.ndarray:
     """The wavelets [shot, source, time] of a record of so many samples (those of the wavelet by default), from one or from all of them."""
@@ -24,7 +27,7 @@ def wavelet(given: Any, samples: int | None, sources: tuple[int, int]) -> np.nda
     found = checks.finite("wavelet", given)
     if found.ndim == 0 or not found.size:
         raise checks.invalid("wavelet", f"of shape {found.shape}", "of shape [time] or [shot, source, time], of one sample or more")
-    if samples is not None and (samples != int(samples) or samples < 1):
+    if samples is not None and (checks.finite("samples", samples) % 1 != 0 or samples < 1):
         raise checks.invalid("samples", samples, "a whole number, 1 or more")
     found = wavelets.fit_length(found, found.shape[-1] if samples is None else int(samples))
     shape = (*sources, found.shape[-1])
@@ -44,6 +47,24 @@ def check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:
         # The same words in every iteration of an inversion, so that they are shown once.
         text = f"velocities below velocity_limits ({lowest:g} m/s): waves may be more dispersed there than was judged"
         checks.warn(text)
+
+
+def warn_of_edges(density: np.ndarray, layers: Sequence[Sequence[int]], dims: Sequence[str]) -> None:
+    """Warn of a density [grid.shape] that differs too much along a narrow layer (see `boundaries`, which has what was seen).
+
+    Args:
+        density: On the grid, kg/m3.
+        layers: (lower, upper) width along each axis, in cells.
+        dims: Names of the axes.
+    """
+    for axis, pair in enumerate(layers):
+        for end, width in zip((0, -1), pair, strict=True):
+            edge = np.take(density, end, axis=axis)
+            if 0 < width < WIDE and edge.max() > 10 ** min(width / 2, 3) * edge.min():
+                side = f"the {'upper' if end else 'lower'} end of {dims[axis]}, where the absorbing layer has {width} cells"
+                text = f"density from {edge.min():.3g} to {edge.max():.3g} kg/m3 along {side}: fields may grow there in thousands of steps"
+                checks.warn(f"{text}. Take {WIDE} cells or more, or even the outermost cells out.")
+                return
 
 
 def check_finite(loop: Callable[[int], Loop], run: Run, ends: Mapping[int, State]) -> None:
