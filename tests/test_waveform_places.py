@@ -206,10 +206,19 @@ def test_a_wavelet_of_another_interval_shows(folder: Path) -> None:
 
 def test_check_warns_of_cells_that_are_large_for_the_waves(folder: Path) -> None:
     """Of a Ricker wavelet at 8 Hz, up to about 18 Hz, 1650 m/s and cells of 40 m, in order 2."""
-    sections = {"source": {"frequency": 8.0}, "bands": {"lowpass": None, "iterations": None}, "propagator": {"order": 2}}
+    sections = {"source": {"frequency": 8.0, "estimate": False}, "bands": {"lowpass": None, "iterations": None}, "propagator": {"order": 2}}
     warned = [line for line in job.check(options(folder, **sections)) if "too few points per wavelength" in line]
     assert len(warned) == 1 and warned[0].startswith("warning: band 1: ")
     assert not any("points" in line for line in job.check(options(folder)))
+
+
+def test_a_guess_that_a_fit_will_replace_is_not_judged(folder: Path) -> None:
+    """A spike has all frequencies; what is left of it after the fit is in the data."""
+    np.savetxt(folder / "spike.txt", np.eye(1, 450)[0])
+    spike = {"source": {"wavelet": "file", "file": "spike.txt", "frequency": 10.0}, "bands": {"lowpass": None, "iterations": None}}
+    assert not any("points" in line for line in job.check(options(folder, **spike)))
+    with pytest.raises(ValueError, match=r"^Invalid 'grid.spacing' that makes cells of 40 m in band 1"):
+        job.check(options(folder, **spike | {"source": {**spike["source"], "estimate": False}}))
 
 
 def test_cells_that_hold_no_such_waves_are_refused(folder: Path) -> None:

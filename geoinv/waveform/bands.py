@@ -82,14 +82,18 @@ class Setup:
         wavelet = chosen.eased(chosen(inputs.wavelet / inputs.unit).astype(np.float64))
         made = cls(chosen, cells, Weights.of(inputs, chosen, config.misfit, band.time_power), wavelet)
         made._check_snapshots(config, inputs)
-        made._check_cells(inputs, band)
+        made._check_cells(config, inputs, band)
         return made
 
     def warn(self, config: WaveformConfig, inputs: Inputs) -> None:
         """Warn of what the operator will warn of: cells that are large for the wavelet, as far as that is known before a fit."""
-        highest, spacing = wavelets.band(self.wavelet, self.filter.interval, level=limits.VISIBLE)[1], self._spacing
-        if highest:
-            limits.warn_of_dispersion(config.propagator.order, spacing, float(inputs.velocity.min()), highest, self._step(config, inputs))
+        if highest := self._highest(config):
+            limits.warn_of_dispersion(config.propagator.order, self._spacing, float(inputs.velocity.min()), highest, self._step(config, inputs))
+
+    def _highest(self, config: WaveformConfig) -> float:
+        """Frequency of the wavelet, Hz; zero where a fit without a filter will decide on it."""
+        open_ended = config.source.estimate and self.filter.corners is None
+        return 0.0 if open_ended else wavelets.band(self.wavelet, self.filter.interval, level=limits.VISIBLE)[1]
 
     @property
     def _spacing(self) -> list[float]:
@@ -100,10 +104,10 @@ class Setup:
         interval = self.filter.interval
         return interval / limits.substeps(interval, None, stable_step(config, inputs, self.averaging.coarse), "")
 
-    def _check_cells(self, inputs: Inputs, band: Band) -> None:
+    def _check_cells(self, config: WaveformConfig, inputs: Inputs, band: Band) -> None:
         """Refuse cells of which the shortest waves have less than two: no grid holds those."""
         slowest, widest = float(inputs.velocity.min()), max(self._spacing)
-        highest = band.top or wavelets.band(self.wavelet, self.filter.interval, level=limits.VISIBLE)[1]
+        highest = band.top or self._highest(config)
         if highest * 2 * widest > slowest:
             given = f"that makes cells of {widest:.4g} m in band {band.number}"
             expected = f"below {slowest / highest / 2:.3g} m: two to the wavelength of {highest:.3g} Hz at {slowest:g} m/s"
