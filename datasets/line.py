@@ -1,5 +1,8 @@
 """Waveform surveys along a line, for two dimensions: horizontal positions become one coordinate."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray
 
@@ -8,6 +11,9 @@ from geoinv.operators.grid import DIMS
 
 from . import shots
 from .survey import add_history
+
+#: The attributes of what lies along a line.
+PLACE = ("line_origin", "line_azimuth")
 
 
 def project(survey: xarray.Dataset, *, azimuth: float | None = None, origin: tuple[float, float] | None = None) -> xarray.Dataset:
@@ -63,9 +69,24 @@ def northing_spread(survey: xarray.Dataset) -> float:
 def drop_northings(survey: xarray.Dataset) -> xarray.Dataset:
     """A two-dimensional survey whose eastings are as they were, for one whose northings are as good as all the same; the history says so."""
     line = (
-        f"runs along easting: northings, {float(survey['source_northing'].values.flat[0]):.6g} m to within {northing_spread(survey):.2g} m, left out"
+        f"runs along easting: northings, {float(survey['source_northing'].values.flat[0]):.10g} m to within {northing_spread(survey):.2g} m, left out"
     )
-    return add_history(survey.drop_vars(["source_northing", "receiver_northing"]), line)
+    flat = add_history(survey.drop_vars(["source_northing", "receiver_northing"]), line)
+    for name in PLACE:
+        flat.attrs.pop(name, None)
+    return flat
+
+
+def same_place(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
+    """Whether attributes place two data on one line, within a metre and a hundredth of a degree, or both on none."""
+    origins, azimuths = ([data.get(name) for data in (first, second)] for name in PLACE)
+    missing = [each is None for each in (*origins, *azimuths)]
+    if any(missing):
+        return all(missing)
+    apart = np.hypot(*(np.asarray(origins[0], float) - np.asarray(origins[1], float)))
+    first_azimuth, second_azimuth = np.asarray(azimuths, float)
+    turned = (first_azimuth - second_azimuth + 180) % 360 - 180
+    return bool(apart <= 1 and abs(turned) <= 0.01)
 
 
 def _best_direction(points: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Surveys and models on disk: netCDF-4 through h5netcdf, written atomically."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import xarray
 
@@ -28,16 +30,29 @@ def write(path: str | os.PathLike[str], data: xarray.Dataset | xarray.DataArray)
         data.to_netcdf(temporary, engine="h5netcdf")
 
 
+def attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The attributes of a netCDF-4 file, without reading its data.
+
+    Raises:
+        ValueError: As `read`.
+    """
+    return dict(_opened(path, lambda dataset: dataset.attrs))
+
+
 def read(path: str | os.PathLike[str]) -> xarray.Dataset:
     """Read a netCDF-4 file into memory and close it.
 
     Raises:
         ValueError: No such file, or not netCDF-4.
     """
+    return _opened(path, lambda dataset: dataset.load())
+
+
+def _opened(path: str | os.PathLike[str], take: Callable[[xarray.Dataset], Any]) -> Any:
     given = files.existing(path)
     try:
         # Times stay numbers, so that their unit can be checked: xarray would turn those in "seconds", not those in "s", into its own type.
         with xarray.open_dataset(given, engine="h5netcdf", decode_timedelta=False) as dataset:
-            return dataset.load()
+            return take(dataset)
     except OSError as error:
         raise checks.invalid("path", f"'{given}'", "a netCDF-4 (HDF5) file", f"Reading it failed: {error}.") from error

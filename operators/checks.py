@@ -31,7 +31,7 @@ def invalid(name: str, given: object, expected: str, advice: str = "") -> ValueE
 def warn(message: str) -> None:
     """A UserWarning that points at the line of the user's: the nearest one outside of this package, and of `dataclasses.replace`."""
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("geoinv.", "dataclasses")):
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(("geoinv.", "dataclasses.")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 
@@ -99,9 +99,10 @@ def in_unit(name: str, attributes: Mapping[Any, Any], unit: str) -> None:
         attributes: Theirs.
         unit: A key of `constants.SPELLINGS`.
     """
-    given = str(attributes.get("units", "")).strip()
-    if given and given.casefold() not in SPELLINGS[unit]:
-        raise invalid(name, f"in '{given}'", f"in '{unit}'", "Convert the values and the attribute 'units'.")
+    given = attributes.get("units")
+    text = (given.decode(errors="replace") if isinstance(given, bytes) else "" if given is None else str(given)).strip(" []")
+    if text and text.casefold() not in SPELLINGS[unit]:
+        raise invalid(name, f"in '{text}'", f"in '{unit}'", "Convert the values and the attribute 'units'.")
 
 
 def points(name: str, coordinates: Coordinates, dims: Sequence[str]) -> np.ndarray:

@@ -31,7 +31,7 @@ QUANTITIES = {
 SPELLINGS = {
     "m": ("m", "metre", "metres", "meter", "meters"),
     "s": ("s", "sec", "second", "seconds"),
-    "m/s": ("m/s", "m s-1", "m s^-1", "m s**-1", "m.s-1", "meters/second", "metres/second", "meter/second", "metre/second"),
+    "m/s": ("m/s", "m s-1", "m s^-1", "m s**-1", "m.s-1", "m/sec", "meters/second", "metres/second", "meter/second", "metre/second"),
     "km/s": ("km/s", "km s-1", "km s^-1", "km s**-1", "km.s-1"),
     "s2/km2": ("s2/km2", "s2 km-2", "s^2/km^2", "s**2/km**2", "s2.km-2"),
     "kg/m3": ("kg/m3", "kg m-3", "kg/m^3", "kg m^-3", "kg m**-3", "kg/m**3", "kg.m-3"),

@@ -170,7 +170,9 @@ class Grid:
 def _axis(dim: str, centers: np.ndarray, attrs: Mapping[str, Any], padding: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """Edges and (lower, upper) padding of one axis. Attributes stay as they were where an array is cut or moved: they serve where they fit."""
     checks.in_unit(dim, attrs, "m")
-    rounding = np.finfo(centers.dtype).eps * np.abs(centers).max(initial=0.0) if centers.dtype.kind == "f" else 0.0
+    if centers.dtype.kind not in "fiu":
+        raise checks.invalid(dim, f"of type {centers.dtype}", "numbers, in metres")
+    rounding = float(np.spacing(np.abs(centers).max(initial=0))) if centers.dtype.kind == "f" else 0.0
     centers = checks.finite(dim, centers)
     falling = np.flatnonzero(np.diff(centers) <= 0)
     if falling.size:
@@ -179,14 +181,15 @@ def _axis(dim: str, centers: np.ndarray, attrs: Mapping[str, Any], padding: np.n
     n, lower, upper = centers.size, int(padding[0]), int(padding[1])
     if "edges" in attrs:
         stored = checks.increasing(f"{dim} edges", np.atleast_1d(attrs["edges"]))
-        middles, near = (stored[1:] + stored[:-1]) / 2, 1e-3 * np.diff(stored).min()
+        middles, narrowest = (stored[1:] + stored[:-1]) / 2, np.diff(stored).min()
+        near = min(max(1e-3 * narrowest, rounding), 0.1 * narrowest)
         first = int(np.searchsorted(middles, centers[0] - near))
         part = stored[first : first + n + 1]
         if part.size == n + 1 and np.abs((part[1:] + part[:-1]) / 2 - centers).max() <= near:
             return part, (max(0, lower - first), max(0, upper - (middles.size - first - n)))
     step = (centers[-1] - centers[0]) / max(1, n - 1)
     stray = np.abs(centers - centers[0] - step * np.arange(n)).max()
-    if n < 2 or stray > 1e-6 * step + 2 * rounding:
+    if n < 2 or stray > min(1e-6 * step + rounding, 0.1 * step):
         given = "with one cell" if n < 2 else "with uneven spacing"
         raise checks.invalid(dim, given, "evenly spaced, or to carry the attribute 'edges' with the n + 1 edges around its n centres")
     return centers[0] + step * (np.arange(n + 1) - 0.5), (lower, upper)

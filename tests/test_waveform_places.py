@@ -128,6 +128,21 @@ def test_lines_of_surveys_that_need_none_are_refused(folder: Path, data: dict[st
         load(folder, data=data)
 
 
+def test_models_of_another_line_are_refused(folder: Path) -> None:
+    model = netcdf.read(folder / "start.nc")
+    here = {"file": "oblique.nc", "line_origin": ORIGIN, "line_azimuth": AZIMUTH}
+    netcdf.write(folder / "along.nc", model.assign_attrs(line_origin=[ORIGIN[0] + 0.3, ORIGIN[1]], line_azimuth=AZIMUTH))
+    load(folder, data=here, model={"file": "along.nc"}, bounds={"lower": "along.nc", "upper": 9000.0})
+    for name, origin, azimuth in (("moved.nc", (ORIGIN[0] + 3, ORIGIN[1]), AZIMUTH), ("turned.nc", ORIGIN, AZIMUTH + 180)):
+        netcdf.write(folder / name, model.assign_attrs(line_origin=list(origin), line_azimuth=azimuth))
+        with pytest.raises(ValueError, match=rf"^Invalid 'model.file' '.*{name}' along another line .* It has line_origin = .*, line_azimuth = "):
+            load(folder, data=here, model={"file": name})
+        with pytest.raises(ValueError, match=r"^Invalid 'bounds.lower' '.*' along another line"):
+            load(folder, data=here, bounds={"lower": name})
+    with pytest.raises(ValueError, match=r"^Invalid 'model.file' '.*along.nc' along another line"):
+        load(folder, data={"file": "constant.nc"}, model={"file": "along.nc"})
+
+
 def test_outside_of_the_grid_it_is_said_what_eastings_are(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"must be inside the grid .* Eastings are distances along data.line_origin's line\."):
         load(folder, data={"file": "oblique.nc", "line_origin": (0.0, 0.0), "line_azimuth": AZIMUTH})
@@ -219,6 +234,16 @@ def test_a_guess_that_a_fit_will_replace_is_not_judged(folder: Path) -> None:
     assert not any("points" in line for line in job.check(options(folder, **spike)))
     with pytest.raises(ValueError, match=r"^Invalid 'grid.spacing' that makes cells of 40 m in band 1"):
         job.check(options(folder, **spike | {"source": {**spike["source"], "estimate": False}}))
+
+
+def test_a_wavelet_below_its_band_and_a_few_slow_cells_are_no_reason_to_refuse(folder: Path) -> None:
+    source = {"frequency": 4.0, "estimate": False}
+    assert not any("Invalid" in line for line in job.check(options(folder, source=source, bands={"lowpass": [25.0], "iterations": [1]})))
+    model = netcdf.read(folder / "start.nc")
+    model["velocity"][-1, :10] = 200.0
+    netcdf.write(folder / "slow.nc", model)
+    lines = job.check(options(folder, model={"file": "slow.nc"}, bounds={"lower": 100.0}))
+    assert any("too few points per wavelength" in line for line in lines)
 
 
 def test_cells_that_hold_no_such_waves_are_refused(folder: Path) -> None:

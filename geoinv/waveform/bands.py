@@ -19,6 +19,8 @@ from .inputs import Inputs, fewest_cells, top_frequency
 
 #: Where adjoint sources have no frequencies any more, over the highest one of the sources (see `Objective`).
 BEYOND = 1.5
+#: Part of the cells that may be too slow for their size, such as air over land.
+SLOW = 0.05
 
 
 @final
@@ -105,9 +107,10 @@ class Setup:
         return interval / limits.substeps(interval, None, stable_step(config, inputs, self.averaging.coarse), "")
 
     def _check_cells(self, config: WaveformConfig, inputs: Inputs, band: Band) -> None:
-        """Refuse cells of which the shortest waves have less than two: no grid holds those."""
-        slowest, widest = float(inputs.velocity.min()), max(self._spacing)
-        highest = band.top or self._highest(config)
+        """Refuse cells of which the shortest waves have less than two, in all but a few slow places: no grid holds those."""
+        slowest, widest = float(np.quantile(inputs.velocity, SLOW)), max(self._spacing)
+        own = self._highest(config)
+        highest = min(band.top or own, np.inf if config.source.estimate else own)
         if highest * 2 * widest > slowest:
             given = f"that makes cells of {widest:.4g} m in band {band.number}"
             expected = f"below {slowest / highest / 2:.3g} m: two to the wavelength of {highest:.3g} Hz at {slowest:g} m/s"

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import xarray
 
-from geoinv.datasets import files, netcdf, shots
+from geoinv.datasets import files, line, netcdf, shots
 from geoinv.operators import checks
 from geoinv.operators.grid import DIMS, Grid
 from geoinv.operators.seismic import limits, wavelets
@@ -83,6 +83,7 @@ def load(config: WaveformConfig) -> Inputs:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         survey, first_time, numbers = read_survey(config)
+        _check_lines(config, survey)
         own = _read_velocity(config) if config.model.file is not None else None
         grid = _grid(config, survey, None if own is None else own[0])
         velocity, rock = _start(config.model, grid, own)
@@ -121,6 +122,19 @@ def _of_wavelet(inputs: Inputs) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- grid and model
+
+
+def _check_lines(config: WaveformConfig, survey: xarray.Dataset) -> None:
+    """Refuse models that say that they are of another line than the survey's."""
+    for option in config.placed():
+        table, name = option.split(".")
+        path = getattr(getattr(config, table), name)
+        if not isinstance(path, str) or Path(path).suffix.lower() not in NETCDF:
+            continue
+        attributes = netcdf.attributes(path)
+        if line.PLACE[0] in attributes and not line.same_place(attributes, survey.attrs):
+            placed = ", ".join(f"{each} = {np.round(attributes[each], 2).tolist()}" for each in line.PLACE if each in attributes)
+            raise checks.invalid(option, f"'{path}' along another line than the survey", "along the survey's", f"It has {placed}.")
 
 
 def _read_velocity(config: WaveformConfig) -> tuple[Grid, np.ndarray]:

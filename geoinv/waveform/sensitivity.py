@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from geoinv.datasets import shots
+from geoinv.datasets import line, shots
+from geoinv.operators import checks
 from geoinv.operators.forward import Linearization
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic import AcousticWave
@@ -45,6 +46,8 @@ def target(config: WaveformConfig, run: "Run | None", console: "Console") -> Tar
     # Of the misfit only what chooses data is kept: other weights than the uncertainties' would not be those of the noise.
     config = config.model_copy(update={"misfit": config.misfit.model_copy(update={"normalise": False, "time_power": (0.0,)})})
     inputs = load(config)
+    if run is not None and not line.same_place(run.model.attrs, inputs.survey.attrs):
+        raise checks.invalid("model", "along another line than the config's survey", "of the same line_origin and line_azimuth")
     velocity = inputs.velocity if run is None else model_of(run, "velocity", inputs.grid)
     band = bands(config, shots.dt(inputs.survey))[-1]
     objective = Objective.of(config, inputs, band)

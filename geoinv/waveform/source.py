@@ -96,6 +96,9 @@ def _signals(path: str) -> xarray.DataArray:
         given = f"'{path}' with {', '.join(f'{name} {each.dims}' for name, each in data.variables.items())}"
         expected = "a file with 'wavelet' over (time), (shot, time) or (shot, source, time), and with 'time' in s"
         raise checks.invalid("source.file", given, expected)
+    for name in ("wavelet", "time"):
+        if data[name].dtype.kind not in "fiu":
+            raise checks.invalid(f"source.file {name}", f"of type {data[name].dtype}", "numbers")
     checks.in_unit("source.file time", data["time"].attrs, "s")
     checks.finite("source.file", data["wavelet"].values)
     time = checks.increasing("source.file time", data["time"].values)

@@ -165,7 +165,12 @@ class AcousticWave(ForwardOperator):
             text = f"wavelet of up to {highest:.3g} Hz sampled every {self.dt:g} s: steps are finer, and resampling passes {passed:.3g} Hz and less"
             checks.warn(f"{text} in full. Sample it more finely.")
         if self.density is not None:
-            judging.warn_of_edges(self.density, self.layers, self.grid.dims)
+            self._warn_of_edges(self.density)
+
+    def _warn_of_edges(self, density: np.ndarray) -> None:
+        whole = Box((0,) * self.grid.ndim, self.grid.shape)
+        for window in set(self.placement.windows):
+            judging.warn_of_edges(density[window.slices(whole)], self.layers, self.grid.dims)
 
     # ------------------------------------------------------------------------------------------------ sizes and places
 
@@ -383,7 +388,7 @@ class AcousticWave(ForwardOperator):
         checks.positive("density", density)
         if "density" not in self.parameters:
             return
-        judging.warn_of_edges(density, self.layers, self.grid.dims)
+        self._warn_of_edges(density)
         if (stable := self._stable_step(velocity, density, self.internal_step)) < self.internal_step:
             given = f"with jumps that make steps of {self.internal_step:.4g} s unstable"
             expected = f"smoother, or stepped by {stable:.4g} s at most"

@@ -50,10 +50,10 @@ def check_velocity(velocity: np.ndarray, lowest: float, highest: float) -> None:
 
 
 def warn_of_edges(density: np.ndarray, layers: Sequence[Sequence[int]], dims: Sequence[str]) -> None:
-    """Warn of a density [grid.shape] that differs too much along a narrow layer (see `boundaries`, which has what was seen).
+    """Warn of a density that differs too much along a narrow layer (see `boundaries`, which has what was seen), in the same words each time.
 
     Args:
-        density: On the grid, kg/m3.
+        density: On the grid, or on a window of it, kg/m3.
         layers: (lower, upper) width along each axis, in cells.
         dims: Names of the axes.
     """
@@ -62,7 +62,7 @@ def warn_of_edges(density: np.ndarray, layers: Sequence[Sequence[int]], dims: Se
             edge = np.take(density, end, axis=axis)
             if 0 < width < WIDE and edge.max() > 10 ** min(width / 2, 3) * edge.min():
                 side = f"the {'upper' if end else 'lower'} end of {dims[axis]}, where the absorbing layer has {width} cells"
-                text = f"density from {edge.min():.3g} to {edge.max():.3g} kg/m3 along {side}: fields may grow there in thousands of steps"
+                text = f"density differs by orders of magnitude along {side}: fields may grow there in thousands of steps"
                 checks.warn(f"{text}. Take {WIDE} cells or more, or even the outermost cells out.")
                 return
 
