@@ -77,6 +77,11 @@ def drop_northings(survey: xarray.Dataset) -> xarray.Dataset:
     return flat
 
 
+def place(survey: xarray.Dataset) -> dict[str, Any]:
+    """Attributes that say where a survey, and models on its eastings, lie: its crs, and its line if it is along one."""
+    return {"crs": survey.attrs.get("crs", ""), **{name: survey.attrs[name] for name in PLACE if name in survey.attrs}}
+
+
 def same_place(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
     """Whether attributes place two data on one line, within a metre and a hundredth of a degree, or both on none."""
     origins, azimuths = ([data.get(name) for data in (first, second)] for name in PLACE)

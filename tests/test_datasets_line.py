@@ -75,3 +75,20 @@ def test_a_projected_survey_survives_netcdf(tmp_path):
     read = netcdf.read(tmp_path / "line.nc")
     xarray.testing.assert_equal(read, flat)
     assert list(read.attrs["line_origin"]) == list(flat.attrs["line_origin"]) and read.attrs["line_azimuth"] == flat.attrs["line_azimuth"]
+
+
+def test_a_place_is_the_crs_and_the_line() -> None:
+    flat = line.project(on_a_line(30.0))
+    assert line.place(flat) == {"crs": "", "line_origin": flat.attrs["line_origin"], "line_azimuth": flat.attrs["line_azimuth"]}
+    assert line.same_place(line.place(flat), {"line_origin": np.array(flat.attrs["line_origin"]) + 0.5, "line_azimuth": 390.0 - 360.0})
+    assert not line.same_place(line.place(flat), {"line_origin": flat.attrs["line_origin"], "line_azimuth": 210.0})
+    assert not line.same_place(line.place(flat), {}) and line.same_place({"crs": "a"}, {"crs": "b"})
+
+
+def test_northings_left_out_leave_no_line_behind() -> None:
+    survey = on_a_line(90.0).assign_attrs(line_origin=[1.0, 2.0], line_azimuth=3.0)
+    assert line.northing_spread(survey) < 1e-9
+    flat = shots.validate(line.drop_northings(survey))
+    assert line.place(flat) == {"crs": "EPSG:32610"} and survey.attrs["line_azimuth"] == 3.0
+    np.testing.assert_array_equal(flat["receiver_easting"], survey["receiver_easting"])
+    assert "northings, 2000 m to within" in flat.attrs["history"]

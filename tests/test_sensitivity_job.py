@@ -162,7 +162,7 @@ def test_cells_above_the_ground_have_no_values() -> None:
     prior = Prior(scipy.sparse.eye_array(unknowns))
     # Row by row from the bottom: both columns are known (100) down to one cell above the bottom.
     weights = tf.constant(np.where(np.nonzero(active)[0] > 0, 100.0, 1e-3), tf.float64)
-    target = Target(grid, active, at, weights, prior, np.zeros(grid.shape), "x", "1", ())
+    target = Target(grid, active, at, weights, prior, np.zeros(grid.shape), "x", "1", (), {})
     found, cells = informed(at, weights, prior, enough=1e-9), np.array([0])
     data = job.fields(target, found, cells, found.point_spread(cells), found.spread(samples=50))
     np.testing.assert_array_equal(np.isnan(data["resolution"].values), ~active)

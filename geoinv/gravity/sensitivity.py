@@ -66,4 +66,5 @@ def target(config: GravityConfig, run: "Run | None", console: "Console") -> Targ
         quantity="density",
         unit="kg/m3",
         notes=notes,
+        place={"crs": inputs.survey.attrs.get("crs", "")},
     )

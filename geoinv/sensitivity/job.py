@@ -246,7 +246,7 @@ def fields(
     made["depth_of_investigation"] = (dims[1:], depth, {"units": "m", "long_name": "below the topmost cell"})
     made["eigenvalue"] = ("direction", found.values, {"long_name": "what the data tell over what was assumed"})
     made["eigenvalue_error"] = ("direction", found.errors)
-    return made.assign_attrs(quantity=target.quantity, unit=unit, crs="")
+    return made.assign_attrs(quantity=target.quantity, unit=unit, **target.place)
 
 
 def _investigated(target: "Target", index: np.ndarray, level: float) -> np.ndarray:

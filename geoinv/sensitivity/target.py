@@ -1,7 +1,8 @@
 """The linearized problem of a kind of inversion, as its module `<kind>.sensitivity` gives it to the job."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import scipy.sparse
@@ -30,6 +31,7 @@ class Target:
         quantity: Its name.
         unit: Of it.
         notes: What to know about how this was made, a line each.
+        place: Attributes that say where the grid lies: its crs, and the line that eastings are along.
     """
 
     grid: Grid
@@ -41,6 +43,7 @@ class Target:
     quantity: str
     unit: str
     notes: tuple[str, ...]
+    place: Mapping[str, Any]
 
     def on_grid(self, values: np.ndarray) -> np.ndarray:
         """Values of the unknowns [size] or [size, k] as fields, [grid] or [k, grid]; NaN in cells that are none."""

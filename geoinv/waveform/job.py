@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray
 
-from geoinv.datasets import shots
+from geoinv.datasets import line, shots
 from geoinv.datasets.files import sha256
 from geoinv.operators.grid import Grid
 
@@ -38,12 +38,12 @@ def check(config: WaveformConfig) -> list[str]:
     """
     inputs = load(config)
     ahead = bands.check(config, inputs)
-    return [*check_lines(inputs), *(f"warning: {line}" for line in ahead)]
+    return [*check_lines(inputs), *(f"warning: {text}" for text in ahead)]
 
 
 def check_lines(inputs: Inputs) -> list[str]:
     """What was read, and what to know about it."""
-    return [*describe(inputs), *(f"warning: {line}" for line in inputs.warnings)]
+    return [*describe(inputs), *(f"warning: {text}" for text in inputs.warnings)]
 
 
 def invert(
@@ -74,11 +74,11 @@ def invert(
     inputs = load(config)
     bands.check(config, inputs)  # the bands warn themselves, when their turn comes
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    for line in check_lines(inputs):
-        say(line)
+    for text in check_lines(inputs):
+        say(text)
     import tensorflow as tf
 
     from . import inversion
@@ -139,8 +139,8 @@ def _filtered(data: xarray.Dataset, band: bands.Band) -> xarray.Dataset:
     if band.corners is None:
         return shots.add_history(data, "observed and predicted: all frequencies, not filtered").assign_attrs(band=band.number)
     corners = ", ".join(f"{corner:g}" for corner in band.corners)
-    line = f"observed and predicted: band {band.number}, zero-phase band-pass with cosine tapers between {corners} Hz; times are true"
-    return shots.add_history(data, line).assign_attrs(band=band.number, filter_corners_hz=list(band.corners))
+    text = f"observed and predicted: band {band.number}, zero-phase band-pass with cosine tapers between {corners} Hz; times are true"
+    return shots.add_history(data, text).assign_attrs(band=band.number, filter_corners_hz=list(band.corners))
 
 
 def _unexplained(observed: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -161,8 +161,7 @@ def _model(outcome: "Outcome", inputs: Inputs, truth: np.ndarray | None) -> xarr
         lit = np.zeros(grid.shape, np.float32)
         lit[inputs.free] = last.diagonal / last.diagonal.max()
         made["illumination"] = grid.to_xarray(lit, name="illumination")
-    placed = {name: inputs.survey.attrs[name] for name in ("line_origin", "line_azimuth") if name in inputs.survey.attrs}
-    return made.assign_attrs(crs=inputs.survey.attrs.get("crs", ""), **placed)
+    return made.assign_attrs(line.place(inputs.survey))
 
 
 def _wavelets(outcome: "Outcome", inputs: Inputs) -> xarray.Dataset:

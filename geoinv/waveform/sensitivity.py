@@ -79,6 +79,7 @@ def target(config: WaveformConfig, run: "Run | None", console: "Console") -> Tar
         quantity="velocity",
         unit="m/s",
         notes=notes,
+        place=line.place(inputs.survey),
     )
 
 
