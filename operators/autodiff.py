@@ -104,7 +104,8 @@ def pushed(function: Callable[[], Sequence[tf.Tensor]], at: Sequence[Any], v: Se
         back = inner.gradient(values, list(at), output_gradients=w, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         back = [tf.convert_to_tensor(part) for part in back]
     # `here`: the gradient of a branch takes no tensor from a graph further out than the next one.
-    return values, outer.gradient(back, w, output_gradients=here(list(v)), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    found = outer.gradient(back, w, output_gradients=here(list(v)), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return values, [tf.convert_to_tensor(part) for part in found]  # of segment sums come slices
 
 
 def postponed(cotangents: Callable[[], Sequence[tf.Tensor]], count: int) -> list[Callable[[], tf.Tensor]]:

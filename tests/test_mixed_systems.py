@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from geoinv.operators import AcousticWave, Acquisition, GravityPoisson, Grid
 from geoinv.operators.seismic import Absorbing, wavelets
+from geoinv.operators.sensitivity import linearization
 from geoinv.operators.sparse import CSRMatrix
 
 RUNS = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
@@ -198,6 +199,14 @@ def test_the_tangent_of_a_solution_answers_to_the_matrix_and_the_right_side(meth
 
     expected = 0.7 / 2 - 3 * 0.5 / 4, -0.7 / 4 + 2 * 3 * 0.5 / 8, -0.5 / 4
     np.testing.assert_allclose(tf.concat(RUNS[run](change)(), 0), expected, rtol=1e-12)
+
+
+def test_products_of_segment_sums_are_tensors() -> None:
+    groups = tf.constant([0, 0, 1, 2, 2, 2])
+    at = linearization(lambda m: tf.math.segment_sum(m**2, groups), tf.range(1.0, 7.0))
+    expected = np.add.reduceat(2 * np.arange(1.0, 7.0), [0, 2, 3])
+    np.testing.assert_allclose(at.jvp(tf.ones(6)), expected)
+    np.testing.assert_allclose(at.hessian_product(tf.ones(6), tf.ones(3)), 2.0)
 
 
 # ------------------------------------------------------------------------------------------------------------ control flow

@@ -158,6 +158,13 @@ def test_fixed_points_are_differentiated_at_the_point_or_along_the_way() -> None
         plan(point, "gradient", model=1.0)
 
 
+def test_from_a_good_guess_a_fixed_point_is_differentiated_at_the_point_only() -> None:
+    """One step from the point leads to it, and has 1 / (1 + a sin(a x)) less of a derivative than the point."""
+    a = tf.Variable(np.linspace(0.1, 0.9, 50))
+    x = FixedPoint(lambda x: tf.cos(a * x), tf.zeros(50, tf.float64), tolerance=1e-13).run()
+    assert [way.name for way in plan(FixedPoint(lambda x: tf.cos(a * x), x), "gradient").ways] == ["Implicit()"]
+
+
 def test_what_is_explained() -> None:
     ways = (Way("slow", 90.0, 10.0, lambda: None), Way("fast", 2e-3, 4e9, lambda: None), Way("middle", 1.5, 2e6, lambda: None))
     from geoinv.operators.sensitivity.planner import DerivativePlan
