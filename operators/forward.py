@@ -332,6 +332,12 @@ def ravel(nest: Nest) -> np.ndarray:
     return np.concatenate([part for leaf in leaves for part in ((leaf.real, leaf.imag) if np.iscomplexobj(leaf) else (leaf,))])
 
 
+def ravel_weights(weights: Nest, spec: Nest) -> np.ndarray:
+    """Weights structured as `spec` as one vector that multiplies a ravelled one: those of complex numbers serve both of their parts."""
+    twice = tf.nest.map_structure(lambda leaf: leaf * (1 + 1j) if leaf.dtype.is_complex else leaf, conform("weights", weights, spec))
+    return ravel(twice)
+
+
 def unravel(vector: np.ndarray, spec: Nest) -> Nest:
     """The inverse of `ravel`: tensors structured as `spec`."""
     leaves, start = [], 0

@@ -141,3 +141,18 @@ def test_a_step_that_does_not_converge() -> None:
 def test_bad_input(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-20, 1e-30])
+def test_small_cotangents_are_not_settled_too_early(scale: float) -> None:
+    """Their squares are zero in single precision; the gradient is linear in them."""
+    source, matrix = tf.cast(SOURCE, tf.float32), tf.cast(MATRIX, tf.float32)
+
+    def gradient_of(weight: float) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(source)
+            point = fixed_point(lambda x: tf.tanh(tf.linalg.matvec(matrix, x)) + source, tf.zeros(SIZE), tolerance=1e-6)
+            value = weight * tf.reduce_sum(point)
+        return tape.gradient(value, source)
+
+    np.testing.assert_allclose(gradient_of(scale) / scale, gradient_of(1.0), rtol=1e-5)

@@ -10,7 +10,18 @@ import tensorflow as tf
 from geoinv.operators import AcousticWave, Acquisition, Grid, testing
 from geoinv.operators.forward import Linearization, ravel, unravel
 from geoinv.operators.seismic import wavelets
-from geoinv.operators.sensitivity import Boundary, Checkpointed, Coloring, FixedPoint, Implicit, Loop, StoreAll, linearization, plan
+from geoinv.operators.sensitivity import (
+    Boundary,
+    Checkpointed,
+    Coloring,
+    FixedPoint,
+    Implicit,
+    Loop,
+    StoreAll,
+    gauss_newton_diagonal,
+    linearization,
+    plan,
+)
 from geoinv.operators.sensitivity.ways import Products, Way
 
 RANDOM = np.random.default_rng(0)
@@ -99,6 +110,21 @@ def test_a_diagonal_that_may_be_rough_is_probed() -> None:
     assert rough.chosen.name == "random (32)"
     ratio = rough.run() / np.sum(matrix.numpy() ** 2, axis=0)
     assert 0.15 < np.std(ratio) < 0.35
+
+
+def test_weights_of_complex_data_serve_both_of_their_parts() -> None:
+    """Every way to a diagonal, and its estimate, against sum_k w_k |J_kj|^2."""
+    rng = np.random.default_rng(0)
+    matrix, weights = rng.normal(size=(7, 4)) + 1j * rng.normal(size=(7, 4)), rng.uniform(1, 2, 7)
+    at = linearization(lambda m: tf.linalg.matvec(tf.constant(matrix), tf.complex(m, tf.zeros_like(m))), tf.zeros(4, tf.float64))
+    given, expected = tf.constant(weights, tf.complex128), weights @ np.abs(matrix) ** 2
+    for way in plan(at, "diagonal").ways:
+        np.testing.assert_allclose(way.make()(given), expected, rtol=1e-12, err_msg=way.name)
+    v = rng.normal(size=4)
+    for way in plan(at, "gauss_newton_product", products=5).ways:
+        np.testing.assert_allclose(way.make()(tf.constant(v), given), (matrix.conj().T @ (weights * (matrix @ v))).real, rtol=1e-12, err_msg=way.name)
+    found = gauss_newton_diagonal(at, given, products=4000)
+    assert np.all(np.abs(found.value - expected) < 5 * found.error) and np.all(found.error < 0.1 * expected)
 
 
 def rotated(state: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

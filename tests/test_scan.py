@@ -213,6 +213,8 @@ def test_no_steps_and_states_without_derivatives() -> None:
         (lambda x: tf.numpy_function(np.sin, [x], tf.float64), r"'step' that calls Python \(operation 'PyFunc', test_scan.py:\d+\): must be made of"),
         (lambda x: tf.py_function(tf.sin, [x], tf.float64), r"that calls Python \(operation 'EagerPyFunc', test_scan.py"),
         (lambda x: tf.while_loop(lambda i, _: i < 2, lambda i, v: (i + 1, hidden(v)), (0, x))[1], r"that calls Python \(operation 'while'"),
+        (lambda x: tf.map_fn(hidden_one, x), "that calls Python"),
+        (lambda x: tf.scan(lambda _, each: hidden_one(each), x), "that calls Python"),
         (lambda x: tf.constant(np.sin(x)), "'step' that cannot be traced: must be made of TensorFlow operations. TensorFlow says: Cannot convert"),
         (lambda x: tf.constant(x.numpy()), "TensorFlow says: 'SymbolicTensor' object has no attribute 'numpy'"),
         (lambda x: x if x[0] > 0 else -x, "TensorFlow says: Using a symbolic `tf.Tensor` as a Python `bool` is not allowed."),
@@ -228,6 +230,10 @@ def test_steps_that_no_derivative_passes_are_named(step: Callable[[tf.Tensor], A
 
 def hidden(x: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.numpy_function(np.sin, [x], tf.float64), [SIZE])
+
+
+def hidden_one(x: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(tf.numpy_function(np.sin, [x], tf.float64), [])
 
 
 def test_calls_of_python_beside_the_way_are_allowed() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .. import checks
-from ..forward import Linearization, Nest, conform, ravel, unravel
+from ..forward import Linearization, Nest, ravel, ravel_weights, unravel
 from .progress import tracked
 
 Product = Callable[[np.ndarray], np.ndarray]
@@ -70,7 +70,7 @@ def gauss_newton_diagonal(at: Linearization, weights: Nest | None = None, *, pro
         seed: Of the random signs.
     """
     random = np.random.default_rng(seed)
-    scale = np.ones(at.shape[0]) if weights is None else np.sqrt(ravel(conform("weights", weights, at.data_spec)))
+    scale = np.ones(at.shape[0]) if weights is None else np.sqrt(ravel_weights(weights, at.data_spec))
     samples = [
         ravel(at.vjp(unravel(scale * random.choice([-1.0, 1.0], at.shape[0]), at.data_spec))) ** 2
         for _ in tracked(range(_enough(products)), "diagonal of J*WJ")

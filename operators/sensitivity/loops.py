@@ -164,5 +164,5 @@ def magnitude(leaves: Tensors) -> tf.Tensor:
 
 
 def _length(leaves: Tensors) -> tf.Tensor:
-    """Root of the sum of squares."""
-    return tf.sqrt(tf.add_n([tf.cast(tf.reduce_sum(tf.abs(leaf) ** 2), tf.float64) for leaf in leaves]))
+    """Root of the sum of squares; in double precision before they are squared, for those of small cotangents are zero in single."""
+    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.cast(tf.abs(leaf), tf.float64) ** 2) for leaf in leaves]))

@@ -140,9 +140,9 @@ def _calls(node: Any) -> bool:
 
 
 def _carries(number: int) -> bool:
-    """Whether a type of a stored graph may carry a derivative: that of numbers, or of a variable."""
+    """Whether a type of a stored graph may carry a derivative: that of numbers, of a variable, or of a list of tensors (a variant)."""
     dtype = tf.as_dtype(number)
-    return bool(dtype.is_floating or dtype.is_complex or dtype == tf.resource)
+    return bool(dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant))
 
 
 def _source(reference: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, final
 
 import numpy as np
 
-from ..forward import Linearization, Nest, conform, ravel, unravel
+from ..forward import Linearization, Nest, conform, ravel, ravel_weights, unravel
 from . import probes
 from .colors import Coloring
 from .estimates import gauss_newton_diagonal
@@ -191,7 +191,7 @@ class Products:
         return (probes.columns(self.at, [each])[:, 0] for each in range(self.at.shape[1]))
 
     def _weights(self, given: Nest | None) -> np.ndarray:
-        return np.ones(self.at.shape[0]) if given is None else ravel(conform("weights", given, self.at.data_spec))
+        return np.ones(self.at.shape[0]) if given is None else ravel_weights(given, self.at.data_spec)
 
     def _unknowns(self, vector: np.ndarray) -> Nest:
         return unravel(vector, self.at.model_spec)
