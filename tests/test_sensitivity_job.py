@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import tensorflow as tf
 import xarray
 from rich.console import Console
 
-from geoinv import cli, config, rundir
+from geoinv import config, rundir
 from geoinv.config import parse
 from geoinv.datasets import netcdf, synthetic
 from geoinv.gravity import job as gravity_job
@@ -275,7 +274,7 @@ def inverted(folder: Path) -> Path:
 
 
 @pytest.fixture
-def call(inverted: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Called:
+def call(inverted: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Called) -> Called:
     """The command line in a folder of its own with lake.toml and line.toml: its exit code, lines of output and of errors."""
     made = settings(folder).model_dump()
     made["sensitivity"] |= {"trade_off": None, "samples": 100}
@@ -283,15 +282,7 @@ def call(inverted: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "line.toml").write_text(config.dump_toml(lines(folder, sensitivity={"products": 4})))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("geoinv.report.DPI", 60)  # drawn in less time
-
-    def called(*arguments: str) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["geoinv", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out.splitlines(), err.splitlines()
-
-    return called
+    return command_line
 
 
 def test_the_trade_off_is_that_of_the_run(call: Called, inverted: Path) -> None:

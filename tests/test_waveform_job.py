@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from geoinv import cli, config, report, rundir
+from geoinv import config, report, rundir
 from geoinv.datasets import netcdf, segy, shots, synthetic
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic import wavelets
@@ -109,20 +109,12 @@ Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
 @pytest.fixture
-def run(folder: Path, example: synthetic.WaveformExample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(folder: Path, example: synthetic.WaveformExample, monkeypatch: pytest.MonkeyPatch, command_line: Run) -> Run:
     """The command line in a folder with shots.segy and line.toml: its exit code, and the lines of its output and of its errors."""
     segy.write(folder / "shots.segy", example.survey)
     (folder / "line.toml").write_text(config.dump_toml(options(folder, data={"file": "shots.segy"}, bands={"iterations": [1]})))
     monkeypatch.chdir(folder)
-
-    def called(*arguments: str) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["geoinv", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out.splitlines(), err.splitlines()
-
-    return called
+    return command_line
 
 
 def test_command_line_checks_segy_and_refuses_in_one_line(run: Run) -> None:
