@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,7 +197,8 @@ GROUPS = [
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[ProcessPoolExecutor]:
     """A process that is replaced after a few groups: TensorFlow never gives back what XLA compiled, 0.4 GB a group."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=8) as pool:
+    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=8) as pool:
+        patch.syspath_prepend(str(Path(__file__).parent.parent))  # handed on: there this module is looked for as tests.test_acoustic_derivatives
         yield pool
 
 
