@@ -18,6 +18,7 @@ import tensorflow as tf
 from .. import checks
 from ..autodiff import apart, differentiable
 from ..graphs import guarded
+from .binding import bound
 from .scan import Scan, Tensors, checkpointed_scan, flattened
 from .strategy import Boundary, Checkpointed, Implicit, StoreAll, Strategy
 from .tracing import Traced, floating
@@ -53,6 +54,7 @@ def fixed_point(
     state = tf.nest.map_structure(tf.convert_to_tensor, state)
     if not all(floating(leaf) for leaf in tf.nest.flatten(state)):
         raise checks.invalid("state", "with integers", "of floating or complex leaves")
+    step = bound(step)
     traced_step, leaves = flattened("step", step, state), tf.nest.flatten(state)
     search = _Search(tolerance, max_iterations, jit_compile)
     if isinstance(strategy, Implicit):
@@ -90,7 +92,7 @@ class _Search:
 
     def result(self, step: Traced, start: Tensors, given: dict[int, tf.Tensor]) -> Tensors:
         """The fixed point."""
-        once = self.once(step, given)
+        once = self.once(step, given).checked()
         end, _ = apart(lambda: self.iterated(once, start))
         size, outside = len(end), once.at(end)[len(end) :]
 

@@ -6,9 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 from .. import checks
-from ..autodiff import apart, pulled, pushed
+from ..autodiff import apart, pulled, pushed, standing_in
 from ..forward import Linearization, Nest
 from ..graphs import compiled, traced
+from .binding import bound
 from .tracing import Traced, floating
 
 
@@ -18,7 +19,8 @@ def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile:
     Each product runs the function again, with its derivative, in one graph: nothing is kept between products but the model.
 
     Args:
-        function: From a model to data, in TensorFlow; projects' operators, Keras layers and loops may be part of it.
+        function: From a model to data, in TensorFlow; projects' operators, Keras layers and loops may be part of it. Variables that it
+            reads count with their values now.
         model: A tensor, or a nest of tensors, floating or complex, at which it is linearized.
         jit_compile: Compile the products with XLA.
 
@@ -27,19 +29,16 @@ def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile:
 
     Raises:
         ValueError: The function calls NumPy or Python on the way from model to data, draws random numbers or assigns variables (the line is
-            named), or model or data have no derivative.
+            named), or model or data have no derivative. Of a product: something else that the function reads has changed since.
     """
     model = tf.nest.map_structure(tf.convert_to_tensor, model)
-    seen = apart(lambda: Traced.of("function", function, model))
-    for name, spec in (("model", seen.spec), ("data", seen.data_spec)):
-        for leaf in tf.nest.flatten(spec):
-            if not floating(leaf):
-                raise checks.invalid(
-                    name, f"with a leaf of dtype {leaf.dtype.name}", "of floating or complex leaves", "Close the function over others."
-                )
+    seen = apart(lambda: Traced.of("function", bound(function), model))
+    _check("model", seen.spec)
+    _check("data", seen.data_spec)
 
     def values(leaves: list[tf.Tensor]) -> list[tf.Tensor]:
-        return tf.nest.flatten(function(tf.nest.pack_sequence_as(seen.spec, leaves)))
+        data = seen.function(tf.nest.pack_sequence_as(seen.spec, leaves))
+        return [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(data)]
 
     def push(leaves: list[tf.Tensor], v: list[tf.Tensor]) -> list[tf.Tensor]:
         return pushed(lambda: values(leaves), leaves, v)[1]
@@ -50,17 +49,39 @@ def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile:
     def bend(leaves: list[tf.Tensor], v: list[tf.Tensor], w: list[tf.Tensor]) -> list[tf.Tensor]:
         return pushed(lambda: pull(leaves, w), leaves, v)[1]
 
-    graph = compiled if jit_compile else traced
-    at, run, push_graph, pull_graph, bend_graph = tf.nest.flatten(model), graph(values), graph(push), graph(pull), graph(bend)
+    at, held = tf.nest.flatten(model), _held(seen)
+    run, *products = (_graph(body, seen, held, jit_compile) for body in (values, push, pull, bend))
+    specs = seen.data_spec, seen.spec, seen.spec
 
-    def product(of: Any, spec: Nest) -> Callable[..., Nest]:
-        return lambda *given: tf.nest.pack_sequence_as(spec, of(at, *map(tf.nest.flatten, given)))
+    def packed(product: Callable[..., Any], spec: Nest) -> Callable[..., Nest]:
+        return lambda *given: tf.nest.pack_sequence_as(spec, product(at, *map(tf.nest.flatten, given)))
 
-    return Linearization(
-        seen.spec,
-        seen.data_spec,
-        tf.nest.pack_sequence_as(seen.data_spec, run(at)),
-        product(push_graph, seen.data_spec),
-        product(pull_graph, seen.spec),
-        product(bend_graph, seen.spec),
-    )
+    data = tf.nest.pack_sequence_as(seen.data_spec, run(at))
+    return Linearization(seen.spec, seen.data_spec, data, *map(packed, products, specs))
+
+
+def _check(name: str, spec: Nest) -> None:
+    for leaf in tf.nest.flatten(spec):
+        if not floating(leaf):
+            raise checks.invalid(name, f"with a leaf of dtype {leaf.dtype.name}", "of floating or complex leaves", "Close the function over others.")
+        if not leaf.shape.is_fully_defined():
+            raise checks.invalid(name, f"with a leaf of shape {leaf.shape}", "of shapes known when it is traced", "Set them with tf.ensure_shape.")
+
+
+def _held(seen: Traced) -> list[tf.Variable]:
+    """Variables with the values that those which a function reads have now; none in graphs, where none can be made."""
+    return [tf.Variable(each, trainable=False) for each in seen.variables] if tf.executing_eagerly() else []
+
+
+def _graph(body: Callable[..., Any], seen: Traced, held: list[tf.Variable], jit_compile: bool) -> Callable[..., Any]:
+    """What a body gives with the function as it was, and with variables as they were."""
+    handles = {id(each.handle): other.handle for each, other in zip(seen.variables, held, strict=False)}
+    scoped = [handles.get(id(each), each) for each in seen.scoped]
+
+    def inner(scoped: list[tf.Tensor], *given: Any) -> Any:
+        seen.check_same()
+        with standing_in(seen.scoped, scoped):
+            return body(*given)
+
+    graph = (compiled if jit_compile else traced)(inner)
+    return lambda *given: graph(scoped, *given)

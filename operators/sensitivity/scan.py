@@ -23,6 +23,7 @@ from .. import checks
 from ..autodiff import apart, differentiable, ensure_shape, here, in_graph, postponed, pushed, recording
 from ..forward import conform
 from ..graphs import guarded
+from .binding import bound
 from .loops import Cotangents, Loops, magnitude
 from .reversal import moves
 from .strategy import Boundary, Every, Implicit, Plan, StoreAll, Strategy, kept_on_the_way
@@ -81,8 +82,8 @@ def checkpointed_scan(
             raise checks.invalid("state", f"of shape {leaf.shape}", "of a shape known when the function is traced", "Set it with tf.ensure_shape.")
     if n == 0:
         return state
-    undo = None if inverse is None else flattened("inverse", inverse, state)
-    scan = Scan.of(flattened("step", step, state), undo, int(n), strategy, jit_compile, {})
+    undo = None if inverse is None else flattened("inverse", bound(inverse), state)
+    scan = Scan.of(flattened("step", bound(step), state), undo, int(n), strategy, jit_compile, {}).checked()
     return tf.nest.pack_sequence_as(state, scan.result(leaves))
 
 
@@ -114,6 +115,7 @@ class Scan:
         loops: Over the step.
         given: For the tensors of `loops.scoped`, what is outside and all variables: their values at the start, by their identity.
         held: Variables that hold the values that others had at the start.
+        origin: What users gave, which is to be the same whenever derivatives call it again.
     """
 
     step: Traced
@@ -124,6 +126,7 @@ class Scan:
     loops: Loops
     given: dict[int, tf.Tensor]
     held: tuple[tf.Variable, ...] = ()
+    origin: tuple[Traced, ...] = ()
 
     @classmethod
     def of(cls, step: Traced, inverse: Traced | None, n: int, strategy: Strategy, jit_compile: bool, given: dict[int, tf.Tensor]) -> "Scan":
@@ -135,6 +138,10 @@ class Scan:
         # What is given is not even mentioned again: a graph keeps whatever it has once captured.
         start = {key: given[key] if key in given else in_graph(tf.convert_to_tensor(each)) for key, each in read.items()}
         return cls(step, inverse, n, plan, strategy, loops, start)
+
+    def checked(self) -> "Scan":
+        """The same, of steps of the user's."""
+        return dataclasses.replace(self, origin=(self.step, *([self.inverse] if self.inverse else ())))
 
     def result(self, leaves: Tensors) -> Tensors:
         """The leaves after all steps."""
@@ -196,7 +203,7 @@ class Scan:
         step = flattened("step", _with_change(self.step, changes), both)
         inverse = None if self.inverse is None else flattened("inverse", _with_change(self.inverse, changes), both)
         scan = Scan.of(step, inverse, self.n, self.strategy, self.loops.jit_compile, self.given)
-        return dataclasses.replace(scan, held=self.held), both
+        return dataclasses.replace(scan, held=self.held, origin=self.origin), both
 
     # ------------------------------------------------------------------------------------------------------------- runs
 
@@ -249,6 +256,8 @@ class Scan:
 
     def placed(self, leaves: Tensors, at: Sequence[tf.Tensor]) -> tuple["Scan", Tensors]:
         """The scan and the leaves in the graph that is being built, with what `at` holds there."""
+        for each in self.origin:
+            each.check_same()
         count, at = len(_floats(leaves)), here(list(at))
         outside = dict(zip(map(id, self.step.outside), at[count:], strict=True))
         given = {key: value if key in outside else here(value) for key, value in self.given.items()} | outside

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import tensorflow as tf
 
 from .. import checks
+from ..autodiff import apart
+from .binding import Library, likeness, ours
 
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
-Library = dict[str, Any]  # the functions of a stored graph, by their names
 
 #: Operations that call Python: no derivative passes through `tf.numpy_function`, and none in forward mode through `tf.py_function`.
 CALLBACKS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
@@ -21,8 +23,6 @@ STOPS = ("StopGradient", "PreventGradient")
 CHANGES = re.compile(
     r"Assign|Resource(Sparse)?Apply|ResourceScatter|ResourceStridedSliceAssign|Rng|Stateful(?!PartitionedCall)|Iterator|LookupTable(Insert|Import|Remove)"
 )
-#: What is not the user's code: TensorFlow, what is installed beside it, and these operators.
-LIBRARIES = [Path(tf.__file__).resolve().parents[1], Path(checks.__file__).resolve().parent]
 
 
 def floating(leaf: Any) -> bool:
@@ -36,20 +36,24 @@ class Traced:
     """A function whose graph has been looked at.
 
     Args:
+        name: Of the argument that it was given as.
         function: From and to nests of tensors.
         spec: Of its argument, a nest of tf.TensorSpec.
         data_spec: Of its result.
         variables: All that it reads.
         outside: Tensors and variables with derivatives that it reads and that are not in its argument.
         scoped: All tensors that it reads and that are not in its argument, variables as their handles.
+        likeness: Of its graph.
     """
 
+    name: str
     function: Callable[[Nest], Nest]
     spec: Nest
     data_spec: Nest
     variables: tuple[tf.Variable, ...]
     outside: tuple[Any, ...]
     scoped: tuple[tf.Tensor, ...]
+    likeness: bytes
 
     @classmethod
     def of(cls, name: str, function: Callable[[Nest], Nest], argument: Nest) -> "Traced":
@@ -67,18 +71,44 @@ class Traced:
                 raise
             says = str(error).strip().splitlines()[0].split(". ")[0]
             raise checks.invalid(name, "that cannot be traced", "made of TensorFlow operations", f"TensorFlow says: {says}.") from error
-        refuse_impure(name, graph)
+        definition = graph.graph.as_graph_def()
+        library = {each.signature.name: each for each in definition.library.function}
+        refuse_impure(name, graph, definition, library)
         variables = [variable for variable in graph.variables if floating(variable)]
         tensors = [tensor for tensor in graph.captured_inputs if floating(tensor)]
+        if any(not tf.is_tensor(leaf) for leaf in tf.nest.flatten(graph.structured_outputs)):
+            raise checks.invalid(name, "that gives None", "from tensors to tensors", "Does it lack a return?")
         results = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), graph.structured_outputs)
-        return cls(function, spec, results, tuple(graph.variables), (*tensors, *variables), tuple(graph.captured_inputs))
+        scoped, like = tuple(graph.captured_inputs), likeness(definition, library)
+        return cls(name, function, spec, results, tuple(graph.variables), (*tensors, *variables), scoped, like)
+
+    def check_same(self) -> None:
+        """Raise if the function is another one by now: its derivatives, which call it again, would be none of its own.
+
+        Raises:
+            ValueError: It does something else than when it was traced, or reads other tensors.
+        """
+        now = apart(lambda: Traced.of(self.name, self.function, self.spec))
+        if now.likeness != self.likeness or len(now.read) != len(self.read) or not all(map(_same, now.read, self.read)):
+            given = "that has changed before its derivative was taken"
+            advice = "An attribute, a list or an array that it reads was changed: read it before, value = holder.value, and use value."
+            raise checks.invalid(self.name, given, "the same each time it is run", advice)
+
+    @property
+    def read(self) -> tuple[Any, ...]:
+        """What it reads, variables as such: their handles may be other objects in other graphs."""
+        return (*self.variables, *(each for each in self.scoped if each.dtype != tf.resource))
 
 
-def refuse_impure(name: str, graph: Any) -> None:
+def _same(one: Any, other: Any) -> bool:
+    """Whether two things that a function reads are one, or constants that it makes each time."""
+    eager = isinstance(one, tf.Tensor) and not (tf.is_symbolic_tensor(one) or tf.is_symbolic_tensor(other))
+    return one is other or (eager and one.dtype == other.dtype and np.array_equal(one.numpy(), other.numpy()))
+
+
+def refuse_impure(name: str, graph: Any, definition: Any, library: Library) -> None:
     """Refuse a concrete function that calls Python on the way to its result, or that does not do the same each time it is run."""
-    definition = graph.graph.as_graph_def()
-    library = {function.signature.name: function for function in definition.library.function}
-    inputs, outputs = ({each.op.name for each in some if _carries(each.dtype.as_datatype_enum)} for some in (graph.inputs, graph.outputs))
+    inputs, outputs = ({each.name for each in some if _carries(each.dtype.as_datatype_enum)} for some in (graph.inputs, graph.outputs))
     found = {
         _draws: ("that draws random numbers", "the same each time it is run", "Use tf.random.stateless_normal and the like, seeds in the state."),
         _assigns: ("that changes a variable or a generator", "the same each time it is run", "Make what it changes a part of the state."),
@@ -112,25 +142,40 @@ def _nodes_within(node: Any, library: Library) -> Iterator[Any]:
 def _callback(nodes: Sequence[Any], inputs: set[str], outputs: set[str], library: Library) -> Any:
     """The first operation that calls Python between inputs and outputs that carry derivatives, itself or in a function that it calls.
 
-    What `autodiff.differentiable` is given reads stopped inputs, and has its own derivatives: host calls in there are no matter.
+    What `autodiff.differentiable` is given reads stopped inputs, and has its own derivatives: host calls in there are no matter. Nor
+    are they in `tf.custom_gradient`, whose rule stands for all between its arguments and its results.
     """
     named = {node.name: node for node in nodes}
     before = {node.name: [_source(each) for each in node.input if not each.startswith("^")] for node in nodes}
+    for name, count in _ruled(nodes, outputs).items():
+        before[name] = before[name][count:]
     after: dict[str, list[str]] = {}
     for node in nodes:
         for each in before[node.name]:
             after.setdefault(each, []).append(node.name)
-    ahead = _reached(inputs, lambda each: () if each in named and named[each].op in STOPS else after.get(each, ()))
-    behind = _reached(outputs, lambda each: before.get(each, ()))
+    ahead = _reached(map(_source, inputs), lambda each: () if each in named and named[each].op in STOPS else after.get(each, ()))
+    behind = _reached(map(_source, outputs), lambda each: before.get(each, ()))
     for node in nodes:
         if node.name in ahead & behind and (_calls(node) or any(_callback_in(function, library) for function in _functions(node, library))):
             return node
     return None
 
 
+def _ruled(nodes: Sequence[Any], outputs: set[str]) -> dict[str, int]:
+    """The operations that hold a rule of the user's, by name, and how many of their inputs are its results; arguments follow these.
+
+    Both go through the operation, and derivatives pass to the arguments alone. What comes out is used of the results only.
+    """
+    found = {node.name: 0 for node in nodes if "_gradient_op_type" in node.attr}
+    for reference in (*(each for node in nodes for each in node.input), *outputs):
+        if (name := _source(reference)) in found:
+            found[name] = max(found[name], int(reference.rpartition(":")[2]) + 1 if ":" in reference else 1)
+    return found
+
+
 def _callback_in(function: Any, library: Library) -> bool:
     inputs = {each.name for each in function.signature.input_arg if _carries(each.type)}
-    outputs = {_source(function.ret[each.name]) for each in function.signature.output_arg if _carries(each.type)}
+    outputs = {function.ret[each.name] for each in function.signature.output_arg if _carries(each.type)}
     return _callback(function.node_def, inputs, outputs, library) is not None
 
 
@@ -168,9 +213,5 @@ def _functions(node: Any, library: Library) -> list[Any]:
 
 def _place(graph: tf.Graph, name: str) -> str:
     """The line of the user's code that made an operation."""
-    frames = [frame for frame in graph.get_operation_by_name(name).traceback if not _ours(frame.filename)]
+    frames = [frame for frame in graph.get_operation_by_name(name).traceback if not ours(frame.filename)]
     return f"(operation '{name}', {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else f"(operation '{name}')"
-
-
-def _ours(file: str) -> bool:
-    return any(Path(file).resolve().is_relative_to(folder) for folder in LIBRARIES)

@@ -1,0 +1,154 @@
+"""Functions whose names come to stand for something else before their derivatives are taken."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from geoinv.operators.sensitivity import Boundary, Checkpointed, StoreAll, checkpointed_scan, fixed_point, jacobian, linearization
+
+Loop = Callable[[Callable[[Any], Any], Any], Any]
+START = tf.constant([0.3, 0.5], tf.float64)
+WEIGHTS = [tf.constant(np.random.default_rng(seed).normal(size=(2, 2))) for seed in range(3)]
+SCANS: dict[str, Loop] = {
+    "all": lambda step, x: checkpointed_scan(step, x, 4),
+    "checkpoints": lambda step, x: checkpointed_scan(step, x, 4, strategy=Checkpointed(2)),
+    "xla": lambda step, x: checkpointed_scan(step, x, 4, jit_compile=True),
+    "fixed point": lambda step, x: fixed_point(step, x, tolerance=1e-13),
+}
+COUNTS = {"fixed point": 200}
+scale = 1.0
+
+
+def written_out(n: int) -> Loop:
+    return lambda step, x: functools.reduce(lambda now, _: step(now), range(n), x)
+
+
+def layers(loop: Loop) -> list[tf.Tensor]:
+    """The gradient of scans in a loop of Python, whose variable every step looks up."""
+    with tf.GradientTape() as tape:
+        tape.watch([START, *WEIGHTS])
+        x = START
+        for weight in WEIGHTS:
+            x = loop(lambda s: tf.tanh(0.4 * tf.linalg.matvec(weight, s) + weight[0]), x)  # noqa: B023
+        value = tf.reduce_sum(x**2)
+    return tape.gradient(value, [START, *WEIGHTS], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def renamed(loop: Loop) -> tf.Tensor:
+    """That of a result by the name of what the step reads."""
+    with tf.GradientTape() as tape:
+        tape.watch(START)
+        m = tf.sin(START)
+        m = loop(lambda s: 0.5 * tf.tanh(s) + m, m)
+        value = tf.reduce_sum(m**2)
+    return tape.gradient(value, START)
+
+
+@pytest.mark.parametrize(
+    ("derivative", "name"), [(each, name) for each in (layers, renamed) for name in SCANS if each is renamed or name != "fixed point"]
+)
+def test_steps_keep_to_what_their_names_stood_for(derivative: Callable[[Loop], Any], name: str) -> None:
+    expected = derivative(written_out(COUNTS.get(name, 4)))
+    for found in (derivative(SCANS[name]), tf.function(derivative)(SCANS[name])):
+        tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
+
+
+def test_functions_linearized_in_a_loop_keep_their_own() -> None:
+    made = [linearization(lambda m: m * factor, START) for factor in (1.0, 2.0, 3.0)]  # noqa: B023
+    np.testing.assert_allclose([jacobian(each).diagonal() for each in made], [[1, 1], [2, 2], [3, 3]])
+
+
+def scaled(s: tf.Tensor) -> tf.Tensor:
+    return scale * tf.sin(s)
+
+
+def test_globals_of_functions_that_a_step_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "scale", 2.0)
+    at = linearization(functools.partial(lambda shift, m: scaled(m + shift), 1.0), START)
+    monkeypatch.setitem(globals(), "scale", 5.0)
+    np.testing.assert_allclose(jacobian(at).diagonal(), 2 * np.cos(START + 1), rtol=1e-12)
+
+
+def test_linearized_functions_keep_the_values_of_variables() -> None:
+    factor = tf.Variable([2.0, 3.0], dtype=tf.float64)
+    at = linearization(lambda m: factor * m**2, START)
+    factor.assign([9.0, 9.0])
+    np.testing.assert_allclose(jacobian(at).diagonal(), [2 * 2 * 0.3, 2 * 3 * 0.5])
+    np.testing.assert_allclose(at.hessian_product(tf.ones_like(START), tf.ones_like(START)), [4, 6])
+    np.testing.assert_allclose(at.data, [2 * 0.09, 3 * 0.25])
+
+
+class Holder:
+    factor = 0.5
+    shift: np.ndarray
+
+
+@pytest.mark.parametrize("change", ["attribute", "array", "list"])
+@pytest.mark.parametrize("loop", ["scan", "undone", "fixed point", "linearization"])
+def test_what_has_changed_inside_is_refused(change: str, loop: str) -> None:
+    holder, some = Holder(), [1.0]
+    holder.shift = np.array([0.1, 0.2])
+
+    def step(s: tf.Tensor) -> tf.Tensor:
+        return holder.factor * s + holder.shift * some[0]
+
+    def change_it() -> None:
+        if change == "attribute":
+            holder.factor = 0.25
+        elif change == "array":
+            holder.shift[:] = 7
+        else:
+            some[0] = 2.0
+
+    undone = functools.partial(checkpointed_scan, n=3, strategy=Boundary(), inverse=lambda s: (s - holder.shift * some[0]) / holder.factor)
+    loops = {"scan": lambda x: checkpointed_scan(step, x, 3, strategy=StoreAll()), "undone": functools.partial(undone, step)}
+    with pytest.raises(ValueError, match=r"that has changed before its derivative was taken: .*value = holder\.value"):
+        if loop == "linearization":
+            at = linearization(step, START)
+            change_it()
+            at.vjp(START)
+        else:
+            with tf.GradientTape() as tape:
+                tape.watch(START)
+                value = loops[loop](START) if loop in loops else fixed_point(lambda s: step(s) + START, START)
+            change_it()
+            tape.gradient(value, START)
+
+
+def test_rules_of_the_users_may_call_python() -> None:
+    @tf.custom_gradient
+    def sine(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.ensure_shape(tf.numpy_function(np.sin, [x], x.dtype), x.shape), lambda w: w * tf.cos(x)
+
+    def bare(x: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(np.sin, [x], x.dtype), x.shape)
+
+    at = linearization(sine, START)
+    for mode in ("forward", "reverse"):
+        np.testing.assert_allclose(jacobian(at, mode=mode).diagonal(), np.cos(START), rtol=1e-14)
+    with tf.GradientTape() as tape:
+        tape.watch(START)
+        end = checkpointed_scan(sine, START, 2)
+    np.testing.assert_allclose(tape.gradient(end, START), np.cos(START) * np.cos(np.sin(START)), rtol=1e-14)
+    for cut in (lambda x: sine(bare(x)), lambda x: bare(sine(x)), lambda x: sine(x) + bare(x)):
+        with pytest.raises(ValueError, match=r"Invalid 'function' that calls Python \(operation 'PyFunc.*test_binding.py"):
+            linearization(cut, START)
+
+
+@pytest.mark.parametrize(("function", "says"), [
+    (lambda m: None, "that gives None: .*Does it lack a return"),
+    (lambda m: tf.boolean_mask(m, m > 0.4), r"shape \(None,\): .*tf.ensure_shape"),
+    (lambda m: tf.cast(m, tf.int32), "dtype int32"),
+])  # fmt: skip
+def test_functions_without_data_are_refused(function: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        linearization(function, START)
+
+
+def test_numbers_are_data() -> None:
+    at = linearization(lambda m: (np.ones(3), 2.0 * m), START)
+    np.testing.assert_array_equal(jacobian(at), [[0, 0], [0, 0], [0, 0], [2, 0], [0, 2]])
