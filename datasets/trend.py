@@ -30,12 +30,11 @@ def trend_matrix(easting: Any, northing: Any, degree: int, *, region: Sequence[f
     Raises:
         ValueError: A degree that is not a whole number from 0, or coordinates that are not finite.
     """
-    if degree < 0 or degree != int(degree):
-        raise checks.invalid("degree", degree, "a whole number, 0 or more")
+    degree = checks.count("degree", degree, 0)
     points = checks.points("stations", {"easting": easting, "northing": northing}, ("easting", "northing"))
     west, east, south, north = region_of(*points.T) if region is None else region
     x, y = _scaled(points[:, 0], west, east), _scaled(points[:, 1], south, north)
-    return np.stack([x ** (total - j) * y**j for total in range(int(degree) + 1) for j in range(total + 1)], axis=1)
+    return np.stack([x ** (total - j) * y**j for total in range(degree + 1) for j in range(total + 1)], axis=1)
 
 
 def check_determined(matrix: np.ndarray, degree: int) -> np.ndarray:

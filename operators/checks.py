@@ -4,6 +4,7 @@ Every check returns the value in the form the code works with (a NumPy array, a 
 ``x = checks.finite("x", x)``. No check imports TensorFlow.
 """
 
+import numbers
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,14 @@ def positive(name: str, values: Any) -> np.ndarray:
     if bad.size:
         raise invalid(name, f"{array.ravel()[bad[0]]:g} at index {bad[0]}", "positive", f"{bad.size} of {array.size} values are not.")
     return array
+
+
+def count(name: str, given: Any, least: int = 1, most: int | None = None, advice: str = "") -> int:
+    """A whole number of things."""
+    whole = isinstance(given, numbers.Integral) and not isinstance(given, bool | np.bool_)
+    if not whole or given < least or (most is not None and given > most):
+        raise invalid(name, repr(given), f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}", advice)
+    return int(given)
 
 
 def increasing(name: str, values: Any) -> np.ndarray:

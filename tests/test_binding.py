@@ -141,12 +141,18 @@ def test_rules_of_the_users_may_call_python() -> None:
 
 @pytest.mark.parametrize(("function", "says"), [
     (lambda m: None, "that gives None: .*Does it lack a return"),
-    (lambda m: tf.boolean_mask(m, m > 0.4), r"shape \(None,\): .*tf.ensure_shape"),
     (lambda m: tf.cast(m, tf.int32), "dtype int32"),
 ])  # fmt: skip
 def test_functions_without_data_are_refused(function: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         linearization(function, START)
+
+
+def test_data_may_be_as_many_as_there_are_at_the_model() -> None:
+    at = linearization(lambda m: tf.boolean_mask(m**2, m > 0.4), START)
+    np.testing.assert_array_equal(jacobian(at), [[0, 1]])
+    with pytest.raises(ValueError, match=r"'data' with a leaf of shape \(None,\): .*tf.ensure_shape"):
+        tf.function(lambda x: linearization(lambda m: tf.boolean_mask(m**2, m > 0.4), x).data)(START)
 
 
 def test_numbers_are_data() -> None:

@@ -113,7 +113,7 @@ def test_a_step_that_does_not_converge() -> None:
     def away(x: tf.Tensor) -> tf.Tensor:
         return 1.5 * x + SOURCE
 
-    with pytest.raises(ValueError, match=r"'step' that did not converge in 50 iterations: must be a contraction: one step to change .* 1e-06 of it"):
+    with pytest.raises(ValueError, match=r"'step' that did not converge in 50 iterations: must be a contraction: steps to lead to within 1e-06"):
         fixed_point(away, START, max_iterations=50)
     with pytest.raises(ValueError, match="did not converge"):
         fixed_point(lambda x: tf.math.log(-tf.abs(x)), START)
@@ -156,3 +156,43 @@ def test_small_cotangents_are_not_settled_too_early(scale: float) -> None:
         return tape.gradient(value, source)
 
     np.testing.assert_allclose(gradient_of(scale) / scale, gradient_of(1.0), rtol=1e-5)
+
+
+def test_leaves_settle_each_by_itself() -> None:
+    """A small leaf that is slow beside a large one that is there at once; one that goes to zero; and tiny cotangents."""
+    factor = tf.constant(1.0, tf.float64)
+
+    def step(x: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"large": 0.1 * x["large"] + 9e3, "small": 0.9 * x["small"] + 1e-4 * factor, "zero": 0.5 * x["zero"]}
+
+    with tf.GradientTape() as tape:
+        tape.watch(factor)
+        end = fixed_point(step, {"large": tf.zeros([], tf.float64), "small": tf.zeros([], tf.float64), "zero": tf.ones([], tf.float64)})
+    np.testing.assert_allclose([end["large"], end["small"]], [1e4, 1e-3], rtol=2e-6)
+    np.testing.assert_allclose(tape.gradient(end["small"], factor, output_gradients=tf.constant(1e-200, tf.float64)), 1e-203, rtol=2e-6)
+    assert abs(float(end["zero"])) < 1e-8
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.9, 0.99])
+def test_the_tolerance_is_of_the_error_however_slow_the_steps_are(rate: float) -> None:
+    end = fixed_point(lambda x: rate * x + (1 - rate), tf.zeros([2], tf.float64), max_iterations=5000)
+    np.testing.assert_allclose(end, 1, rtol=1.01e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_numbers_that_are_none_are_no_fixed_point(jit_compile: bool) -> None:
+    def step(x: tf.Tensor) -> tf.Tensor:
+        return 0.5 * x + tf.math.log(tf.constant([-1.0, 1.0], tf.float64))
+
+    with pytest.raises(ValueError, match="did not converge"):
+        fixed_point(step, tf.ones(2, tf.float64), jit_compile=jit_compile)
+
+
+@pytest.mark.parametrize(("state", "options", "says"), [
+    ((), {}, "'state' without leaves"),
+    (tf.constant([1.0]), {"max_iterations": 0}, "'max_iterations' 0: must be a whole number, 1 or more"),
+    (tf.constant([1.0]), {"max_iterations": 2.5}, "'max_iterations' 2.5: must be a whole number"),
+])  # fmt: skip
+def test_bad_options_are_named(state: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        fixed_point(lambda x: x, state, **options)

@@ -89,7 +89,7 @@ def test_a_later_start_shifts_and_a_high_tone_is_filtered_out() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match=r"Invalid 'factor' 2\.5: must be a whole number, 1 or higher"):
+    with pytest.raises(ValueError, match=r"Invalid 'factor' 2\.5: must be a whole number, 1 or more"):
         interpolation(10, 2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Invalid 'n' 0"):
         decimation(0, 2)

@@ -253,10 +253,29 @@ def test_calls_of_python_beside_the_way_are_allowed() -> None:
         ({"strategy": Every(2)}, r"'strategy' Every\(steps=2\): must be StoreAll\(\), Checkpointed\(n\) or Boundary\(\)"),
         ({"strategy": Boundary()}, r"'inverse' not given: must be given if and only if the strategy is Boundary\(\)"),
         ({"inverse": leap_back}, "'inverse' given"),
-        ({"strategy": Checkpointed(memory=300)}, "'memory' 300 bytes: must be at least 392 bytes"),
+        ({"strategy": Checkpointed(memory=300)}, "'memory' 300 bytes: must be at least 588 bytes"),
         ({"n": -1}, "'n' -1: must be a whole number, 0 or more"),
     ],
 )
 def test_strategies_that_do_not_suit_a_step(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checkpointed_scan(leap, at(START), **({"n": 3} | options))
+
+
+def test_inverses_are_held_to_every_step_and_every_leaf() -> None:
+    """The step itself leads back to the start of a cycle; and a small leaf counts beside a large one."""
+    turn = tf.constant([[0.0, -1.0], [1.0, 0.0]], tf.float64)
+
+    def turned(x: tf.Tensor) -> tf.Tensor:
+        return tf.linalg.matvec(turn, x)
+
+    def smaller(x: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return x[0], 0.5 * x[1]
+
+    start = tf.constant([1.0, 2.0], tf.float64)
+    for step, inverse, at in ((turned, turned, start), (smaller, lambda x: x, (1e12 * start, start))):
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            end = checkpointed_scan(step, at, 4, strategy=Boundary(), inverse=inverse)
+        with pytest.raises(ValueError, match="'inverse' that does not come back"):
+            tape.gradient(end, at)

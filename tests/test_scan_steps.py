@@ -363,15 +363,6 @@ def test_bad_input_is_named(options: dict[str, Any], message: str) -> None:
         checkpointed_scan(plain, START, **({"n": 3} | options))
 
 
-def test_states_of_unknown_shape_are_refused() -> None:
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float64)])
-    def run(x: tf.Tensor) -> tf.Tensor:
-        return checkpointed_scan(lambda y: 2 * y, x, 3)
-
-    with pytest.raises(ValueError, match=r"'state' of shape \(None,\): must be of a shape known when the function is traced"):
-        run(START)
-
-
 @pytest.mark.parametrize(("error", "message"), [(TypeError, "two of them"), (AttributeError, "no such layer"), (KeyError, "density")])
 def test_errors_of_the_step_come_through_as_they_are(error: type[Exception], message: str) -> None:
     def step(x: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """Reversal with checkpoints: the binomial optimum of Griewank & Walther, and the errors of use."""
 
 import functools
+import itertools
 import math
 import weakref
 from types import SimpleNamespace
@@ -114,13 +115,19 @@ def test_counts_are_whole_numbers(kind: type, given: object) -> None:
 
 
 def test_checkpoints_within_a_budget() -> None:
-    """Of bytes: half of them for the states that are kept, the rest for the steps between two of them."""
-    assert Checkpointed(memory=12.0).plan(100, 5.0, 8) == (1, 2, 1, False, 0.0), "one state, and two steps of a fifth of that"
-    assert Checkpointed(memory=30.0).plan(100, 0.5, 8) == (1, 1, 1, False, 0.0), "a step of two states, beside one: not two"
-    assert Checkpointed(memory=48.0).plan(100, 5.0, 8) == (1, 15, 3, False, 0.0)
+    """Of bytes: half of them for the states that are kept and the one in hand, the rest for the steps between two of them."""
+    assert Checkpointed(memory=20.0).plan(100, 5.0, 8) == (1, 2, 1, False, 0.0), "two states, and two steps of a fifth of one"
+    assert Checkpointed(memory=38.0).plan(100, 0.5, 8) == (1, 1, 1, False, 0.0), "a step of two states, beside two: not two"
+    assert Checkpointed(memory=48.0).plan(100, 5.0, 8) == (1, 15, 2, False, 0.0)
     assert Checkpointed(memory=160.0).plan(100, 5.0, 8) == StoreAll().plan(100, 5.0, 8), "100 steps of a fifth of a state of 8 bytes"
-    with pytest.raises(ValueError, match=r"'memory' 9 bytes: must be at least 10 bytes.*one state of this loop, and what the shortest segment keeps"):
-        Checkpointed(memory=9.0).plan(100, 5.0, 8)
+    with pytest.raises(
+        ValueError, match=r"'memory' 17 bytes: must be at least 18 bytes.*two states of this loop, and what the shortest segment keeps"
+    ):
+        Checkpointed(memory=17.0).plan(100, 5.0, 8)
+    for memory, steps, state, size in itertools.product((50, 333, 5000), (7, 100, 3000), (0.5, 1.0, 5.0), (3, 8)):
+        _, segment, states, *_ = Checkpointed(memory=memory).plan(steps, state, size)
+        held = 0 if segment >= steps else (states + 1) * size
+        assert segment >= 1 and held + segment * size / state <= memory * (1 + 1e-12)
     for given in ({}, {"states": 2, "memory": 1e6}):
         with pytest.raises(ValueError, match=r"'checkpoints' with.*: must be given by one of the two"):
             Checkpointed(**given)  # type: ignore[arg-type]

@@ -341,8 +341,8 @@ class AcousticWave(ForwardOperator):
             shots: That run at a time, as in `shot_gradients`, which lets each go: as many as there are cores. By default all of them
                 are held, as `linearize` does.
         """
-        if shots is not None and (shots != int(shots) or shots < 1):
-            raise checks.invalid("shots", shots, "a whole number, 1 or more")
+        if shots is not None:
+            checks.count("shots", shots)
         spreads = len({spread for spread, _ in self.placement.seats})
         return self._loop.memory(self.acquisition.shots if shots is None else shots, self.dtype.size, held=shots is None, spreads=spreads)
 

@@ -41,8 +41,7 @@ def fine_length(n: int, factor: int, *, half_width: int = 12) -> int:
         ValueError: A number that is not a positive integer.
     """
     for name, value in (("n", n), ("factor", factor), ("half_width", half_width)):
-        if value != int(value) or value < 1:
-            raise checks.invalid(name, value, "a whole number, 1 or higher")
+        checks.count(name, value)
     return n if factor == 1 else (n - 1 + half_width) * factor
 
 

@@ -130,12 +130,11 @@ class Informed:
         Raises:
             KeyboardInterrupt: Before the first of them are done.
         """
-        if samples != int(samples) or samples < 2:
-            raise checks.invalid("samples", samples, "a whole number, 2 or more")
+        samples = checks.count("samples", samples, 2)
         random, squares, done = np.random.default_rng(seed), np.zeros((4, self.prior.size)), 0
         across = self.prior.precision @ self.vectors
         some = int(np.clip(DRAWN // self.prior.size, 2, 50))
-        firsts = range(0, int(samples), some)
+        firsts = range(0, samples, some)
         try:
             for first in firsts if each else tracked(firsts, "samples"):
                 drawn = self.prior.samples(min(some, samples - first), random)
@@ -186,13 +185,12 @@ def informed(
     if prior.size != at.shape[1]:
         raise checks.invalid("prior", f"over {prior.size} unknowns", f"over {at.shape[1]}, as the model")
     checks.positive("enough", enough)
-    if products != int(products) or products < 2:
-        raise checks.invalid("products", products, "a whole number, 2 or more")
+    products = checks.count("products", products, 2)
 
     def information(v: np.ndarray) -> np.ndarray:
         return np.asarray(ravel(at.gauss_newton_product(unravel(v, at.model_spec), weights)), np.float64)
 
-    random, most, interrupted = np.random.default_rng(seed), min(int(products), prior.size), False
+    random, most, interrupted = np.random.default_rng(seed), min(products, prior.size), False
     space = Space(information, prior, most, spare=STEPS)
     try:
         steps = search(space, enough, random)

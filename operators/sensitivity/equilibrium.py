@@ -38,7 +38,7 @@ def fixed_point(
         step: From a state to a better one, in TensorFlow, with the same structure, shapes and dtypes; a contraction near the fixed point.
             It may read tensors and variables from outside.
         state: A first guess, of floating or complex leaves. The fixed point does not depend on it, and neither do derivatives.
-        tolerance: Relative change of the state in the last step, of the fixed points of derivatives too.
+        tolerance: Error of each leaf relative to its largest number, as the last two steps let it expect; of derivatives too.
         max_iterations: Of each fixed point.
         strategy: `Implicit`; or `StoreAll` or `Checkpointed` to differentiate the steps that were taken, in eager mode.
         jit_compile: Compile the loop with XLA.
@@ -51,9 +51,10 @@ def fixed_point(
             is not pure.
     """
     checks.positive("tolerance", tolerance)
+    checks.count("max_iterations", max_iterations)
     state = tf.nest.map_structure(tf.convert_to_tensor, state)
-    if not all(floating(leaf) for leaf in tf.nest.flatten(state)):
-        raise checks.invalid("state", "with integers", "of floating or complex leaves")
+    if not all(floating(leaf) for leaf in tf.nest.flatten(state)) or not tf.nest.flatten(state):
+        raise checks.invalid("state", "with integers" if tf.nest.flatten(state) else "without leaves", "of floating or complex leaves")
     step = bound(step)
     traced_step, leaves = flattened("step", step, state), tf.nest.flatten(state)
     search = _Search(tolerance, max_iterations, jit_compile)
@@ -124,9 +125,9 @@ class _Search:
         return differentiable(lambda *_: end, pullback, pushforward, *outside) if outside else end
 
     def iterated(self, once: Scan, start: Tensors) -> tuple[Tensors, int]:
-        """The state after steps until it changes by less than the tolerance, and in eager mode how many that took."""
+        """The state after steps until it is as close as the tolerance to where they lead, and in eager mode how many that took."""
         count, bad, end = once.loops.settle(self.tolerance, self.most, start, once.scoped)
-        expected = f"a contraction: one step to change the state by less than {self.tolerance:g} of it"
+        expected = f"a contraction: steps to lead to within {self.tolerance:g} of a state"
         advice = "Raise max_iterations or tolerance, start closer, or damp the step."
         if not tf.executing_eagerly():
             error = checks.invalid("step", f"that did not converge in {self.most} iterations", expected, advice)

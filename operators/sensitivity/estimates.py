@@ -104,6 +104,4 @@ def _mean(known: Any, samples: list[Any], products: int) -> Estimate:
 
 
 def _enough(products: int) -> int:
-    if products != int(products) or products < 6:
-        raise checks.invalid("products", products, "a whole number, 6 or more", "Errors need a few samples.")
-    return int(products)
+    return checks.count("products", products, 6, advice="Errors need a few samples.")

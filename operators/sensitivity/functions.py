@@ -34,7 +34,6 @@ def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile:
     model = tf.nest.map_structure(tf.convert_to_tensor, model)
     seen = apart(lambda: Traced.of("function", bound(function), model))
     _check("model", seen.spec)
-    _check("data", seen.data_spec)
 
     def values(leaves: list[tf.Tensor]) -> list[tf.Tensor]:
         data = seen.function(tf.nest.pack_sequence_as(seen.spec, leaves))
@@ -51,13 +50,14 @@ def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile:
 
     at, held = tf.nest.flatten(model), _held(seen)
     run, *products = (_graph(body, seen, held, jit_compile) for body in (values, push, pull, bend))
-    specs = seen.data_spec, seen.spec, seen.spec
+    data = tf.nest.pack_sequence_as(seen.data_spec, run(at))
+    data_spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), data)
+    _check("data", data_spec)
 
     def packed(product: Callable[..., Any], spec: Nest) -> Callable[..., Nest]:
         return lambda *given: tf.nest.pack_sequence_as(spec, product(at, *map(tf.nest.flatten, given)))
 
-    data = tf.nest.pack_sequence_as(seen.data_spec, run(at))
-    return Linearization(seen.spec, seen.data_spec, data, *map(packed, products, specs))
+    return Linearization(seen.spec, data_spec, data, *map(packed, products, (data_spec, seen.spec, seen.spec)))
 
 
 def _check(name: str, spec: Nest) -> None:

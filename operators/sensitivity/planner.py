@@ -85,8 +85,7 @@ def plan(
         ValueError: An unknown task, no model or one too many, a derivative that there is not, or nothing that fits in memory.
     """
     checks.choice("task", task, get_args(Task))
-    if products != int(products) or products < 1:
-        raise checks.invalid("products", products, "a whole number, 1 or more")
+    checks.count("products", products)
     if not 0 <= accuracy < 1:
         raise checks.invalid("accuracy", accuracy, "from 0 (exact) to below 1")
     checks.positive("memory", memory)
@@ -104,7 +103,7 @@ def plan(
     if not any(way.memory <= memory for way in ways):
         least = min(ways, key=lambda way: way.memory)
         raise checks.invalid("memory", _bytes(memory), f"at least {_bytes(least.memory)}, for '{least.name}'")
-    return DerivativePlan(title, ways, memory, int(products))
+    return DerivativePlan(title, ways, memory, products)
 
 
 def _linearized(of: Any, model: Nest | None) -> Linearization:

@@ -11,12 +11,10 @@ of the same two rules, and the step may hold rules of its own, operators, and sc
 """
 
 import dataclasses
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-import numpy as np
 import tensorflow as tf
 
 from .. import checks
@@ -24,10 +22,10 @@ from ..autodiff import apart, differentiable, ensure_shape, here, in_graph, post
 from ..forward import conform
 from ..graphs import guarded
 from .binding import bound
-from .loops import Cotangents, Loops, magnitude
+from .loops import Cotangents, Loops, Undone, magnitudes
 from .reversal import moves
-from .strategy import Boundary, Every, Implicit, Plan, StoreAll, Strategy, kept_on_the_way
-from .tracing import Traced, floating
+from .strategy import Boundary, Checkpointed, Every, Implicit, Plan, StoreAll, Strategy, kept_on_the_way
+from .tracing import Traced, floating, floats, rounding
 
 Nest = Any  # a tensor, or a tuple / dict / nest of tensors
 Tensors = list[tf.Tensor]
@@ -68,8 +66,7 @@ def checkpointed_scan(
             gradient: an inverse that is none. In a graph, `tf.errors.OpError` with the same message, and that for a variable that is
             assigned before the gradient is taken; under `jit_compile`, where nothing can be raised, such gradients are NaN.
     """
-    if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 0:
-        raise checks.invalid("n", n, "a whole number, 0 or more")
+    n = checks.count("n", n, 0)
     if not isinstance(strategy, Strategy) or isinstance(strategy, Every | Implicit):
         about = {Every: "Steps of one's own are not left out.", Implicit: "Implicit() is for fixed_point."}
         raise checks.invalid("strategy", strategy, "StoreAll(), Checkpointed(n) or Boundary()", about.get(type(strategy), ""))
@@ -77,13 +74,12 @@ def checkpointed_scan(
         raise checks.invalid("inverse", "not given" if inverse is None else "given", "given if and only if the strategy is Boundary()")
     state = tf.nest.map_structure(tf.convert_to_tensor, state)
     leaves = tf.nest.flatten(state)
-    for leaf in leaves:
-        if not leaf.shape.is_fully_defined():
-            raise checks.invalid("state", f"of shape {leaf.shape}", "of a shape known when the function is traced", "Set it with tf.ensure_shape.")
+    if any(leaf.shape.rank is None for leaf in leaves):
+        raise checks.invalid("state", "of unknown rank", "of a number of axes known when the function is traced", "Use tf.ensure_shape.")
     if n == 0:
         return state
     undo = None if inverse is None else flattened("inverse", bound(inverse), state)
-    scan = Scan.of(flattened("step", bound(step), state), undo, int(n), strategy, jit_compile, {}).checked()
+    scan = Scan.of(flattened("step", bound(step), state), undo, n, strategy, jit_compile, {}).checked()
     return tf.nest.pack_sequence_as(state, scan.result(leaves))
 
 
@@ -132,8 +128,10 @@ class Scan:
     def of(cls, step: Traced, inverse: Traced | None, n: int, strategy: Strategy, jit_compile: bool, given: dict[int, tf.Tensor]) -> "Scan":
         """That of a step; its tensors stand for themselves where nothing else is given for them."""
         read = {id(each): each for each in (*step.scoped, *(inverse.scoped if inverse else ()))}
-        plan = strategy.plan(n, 1.0, sum(leaf.shape.num_elements() * leaf.dtype.size for leaf in step.spec))
-        loops = Loops(step, inverse, min(n, plan.segment), jit_compile, tuple(read.values()))
+        plan = strategy.plan(n, 1.0, _size(step.spec, strategy))
+        # One slot more than checkpoints: for the state that the next segment is run back from.
+        slots = min(plan.checkpoints, -(-n // plan.segment)) + 1
+        loops = Loops(step, inverse, min(n, plan.segment), slots, jit_compile, tuple(read.values()))
         read |= {id(each): each for each in (*step.outside, *_variables(step, inverse))}
         # What is given is not even mentioned again: a graph keeps whatever it has once captured.
         start = {key: given[key] if key in given else in_graph(tf.convert_to_tensor(each)) for key, each in read.items()}
@@ -163,9 +161,9 @@ class Scan:
         def pushforward(at: Tensors, _: Tensors, v: Tensors) -> Tensors:
             scan, now = self.placed(leaves, at)
             moved, both = scan.moved(now, v)
-            return _floats(moved.result(both)[len(leaves) :])
+            return floats(moved.result(both)[len(leaves) :])
 
-        return _with(end, differentiable(lambda *_: _floats(end), pullback, pushforward, *at))
+        return _with(end, differentiable(lambda *_: floats(end), pullback, pushforward, *at))
 
     def adjoint(self, leaves: Tensors, kept: Kept, w: Tensors) -> Tensors:
         at = self.at(leaves)
@@ -190,15 +188,15 @@ class Scan:
 
     def _bent(self, moved: "Scan", both: Tensors, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
         """The gradient of <w, J(m) v> with respect to m, from the loop over the moved step."""
-        nothing = [tf.zeros_like(leaf) for leaf in _floats(both)[: len(_floats(both)) // 2]]
+        nothing = [tf.zeros_like(leaf) for leaf in floats(both)[: len(floats(both)) // 2]]
         found = moved.adjoint(both, kept, [*nothing, *w])
         outside = dict(zip(map(id, moved.step.outside), found[2 * len(nothing) :], strict=True))
-        of_outside = [outside[id(each)] if id(each) in outside else tf.zeros(each.shape, each.dtype) for each in self.step.outside]
+        of_outside = [outside[id(each)] if id(each) in outside else tf.zeros_like(self.given[id(each)]) for each in self.step.outside]
         return [*found[: len(nothing)], *of_outside]
 
     def moved(self, leaves: Tensors, v: Sequence[tf.Tensor]) -> tuple["Scan", Tensors]:
         """The loop over (leaves, their change), where what is outside changes too, and its start."""
-        count, v = len(_floats(leaves)), self._unless_changed(v)
+        count, v = len(floats(leaves)), self._unless_changed(v)
         both, changes = [*leaves, *v[:count]], dict(zip(map(id, self.step.outside), v[count:], strict=True))
         step = flattened("step", _with_change(self.step, changes), both)
         inverse = None if self.inverse is None else flattened("inverse", _with_change(self.inverse, changes), both)
@@ -213,20 +211,19 @@ class Scan:
             end = self.loops.forward(self.n, leaves, self.scoped)
             return end, [end]
         if self.plan.segment >= self.n:
-            end, stacks = self.loops.record(self.n, leaves, self.scoped)
-            return end, [stacks]
+            end, states = self.loops.record(self.n, leaves, self.scoped)
+            return end, [states]
         places = list(kept_on_the_way(self._segments, self.plan.checkpoints))
         counts = [self._steps(range(first, stop)) for first, stop in zip(places, [*places[1:], self._segments], strict=True)]
-        # One slot more than checkpoints: for the state that the next segment is run back from.
-        end, stacks = self.loops.keep(counts, min(self.plan.checkpoints, self._segments) + 1, leaves, self.scoped)
-        return end, [stacks]
+        end, states = self.loops.keep(counts, leaves, self.scoped)
+        return end, [states]
 
     def _run_back(self, leaves: Tensors, kept: Kept, w: Sequence[tf.Tensor]) -> Tensors:
         """The cotangents of what `_at` holds."""
-        later = Cotangents(self._unless_changed(w), [tf.zeros(each.shape, each.dtype) for each in self.step.outside])
+        later = Cotangents(self._unless_changed(w), [tf.zeros_like(self.given[id(each)]) for each in self.step.outside])
         if self.plan.boundary:
-            found, largest, (first, outside) = self.loops.unwind(self.n, kept[0], later, self.scoped)
-            first = self._unless_missed(found, leaves, largest, first)
+            undone, (first, outside) = self.loops.unwind(self.n, kept[0], later, self.scoped)
+            first = self._unless_missed(undone, leaves, first)
         elif self.plan.segment >= self.n:
             first, outside = self.loops.back(self.n, kept[0], later, self.scoped)
         else:
@@ -252,13 +249,13 @@ class Scan:
     # ----------------------------------------------------------------------------------------------------------- leaves
 
     def at(self, leaves: Tensors) -> Tensors:
-        return [*_floats(leaves), *(self.given[id(each)] for each in self.step.outside)]
+        return [*floats(leaves), *(self.given[id(each)] for each in self.step.outside)]
 
     def placed(self, leaves: Tensors, at: Sequence[tf.Tensor]) -> tuple["Scan", Tensors]:
         """The scan and the leaves in the graph that is being built, with what `at` holds there."""
         for each in self.origin:
             each.check_same()
-        count, at = len(_floats(leaves)), here(list(at))
+        count, at = len(floats(leaves)), here(list(at))
         outside = dict(zip(map(id, self.step.outside), at[count:], strict=True))
         given = {key: value if key in outside else here(value) for key, value in self.given.items()} | outside
         # In eager mode the steps read the values at the start, whatever has become of the variables.
@@ -280,10 +277,12 @@ class Scan:
             values = [guarded(value, same, str(error)) for value in values]
         return list(values)
 
-    def _unless_missed(self, found: Tensors, leaves: Tensors, largest: tf.Tensor, values: Tensors) -> Tensors:
-        """The values, with an error if the inverse has come back to other leaves than those at the start."""
-        missed = magnitude([a - b for a, b in zip(_floats(found), _floats(leaves), strict=True)])
-        right = ~(missed > _rounding(self.n, _floats(leaves)) * largest)  # NaN passes: it is in the values too
+    def _unless_missed(self, undone: Undone, leaves: Tensors, values: Tensors) -> Tensors:
+        """The values, with an error if the inverse has not undone each step, or has come back to other leaves than those at the start."""
+        start = magnitudes([a - b for a, b in zip(floats(undone.leaves), floats(leaves), strict=True)])
+        off = ((undone.apart, 1), (start, self.n))
+        # NaN passes: it is in the values too.
+        right = ~tf.reduce_any([tf.reduce_any(far > _rounding(n, floats(leaves)) * undone.largest) for far, n in off])
         error = checks.invalid(
             "inverse", "that does not come back to the start", "one that undoes the step, but for rounding", "Use Checkpointed(n) otherwise."
         )
@@ -296,12 +295,21 @@ class Scan:
         return [self.given[id(each)] for each in self.loops.scoped]
 
 
+def _size(spec: Sequence[tf.TensorSpec], strategy: Strategy) -> int:
+    """Bytes of a state; where its shape is not known, they are counted by nobody."""
+    if all(leaf.shape.is_fully_defined() for leaf in spec):
+        return sum(leaf.shape.num_elements() * leaf.dtype.size for leaf in spec)
+    if isinstance(strategy, Checkpointed) and strategy.memory is not None:
+        raise checks.invalid("strategy", strategy, "Checkpointed(n) for a state of unknown shape", "Or set the shape with tf.ensure_shape.")
+    return 1
+
+
 def _rounding(n: int, leaves: Tensors) -> float:
     """What n steps of a leapfrog and their inverses may lose, of the largest number on the way.
 
     Rounding errors of both fields add up as n^1.5; steps that lose more than a hundredth do so exponentially, and so does their gradient.
     """
-    unit = max(np.finfo(leaf.dtype.as_numpy_dtype).eps for leaf in leaves)
+    unit = max(map(rounding, leaves))
     return float(min(1e-2, max(unit**0.5, 10 * unit * n**1.5)))
 
 
@@ -310,13 +318,9 @@ def _variables(step: Traced, inverse: Traced | None) -> list[tf.Variable]:
     return list({id(each): each for each in (*step.variables, *(inverse.variables if inverse else ()))}.values())
 
 
-def _floats(leaves: Sequence[tf.Tensor]) -> Tensors:
-    return [leaf for leaf in leaves if floating(leaf)]
-
-
-def _with(leaves: Tensors, floats: Sequence[tf.Tensor]) -> Tensors:
+def _with(leaves: Tensors, others: Sequence[tf.Tensor]) -> Tensors:
     """The leaves with other floating ones."""
-    rest = iter(floats)
+    rest = iter(others)
     return [next(rest) if floating(leaf) else leaf for leaf in leaves]
 
 
@@ -333,11 +337,11 @@ def _with_change(step: Traced, changes: dict[int, tf.Tensor]) -> Step:
     def moved(both: Tensors) -> Tensors:
         after: Tensors = []
 
-        def floats() -> Tensors:
+        def moving_leaves() -> Tensors:
             after.extend(step.function(both[:size]))
-            return _floats(after)
+            return floats(after)
 
-        changed = pushed(floats, [*_floats(both[:size]), *moving], [*both[size:], *(changes[id(each)] for each in moving)])[1]
+        changed = pushed(moving_leaves, [*floats(both[:size]), *moving], [*both[size:], *(changes[id(each)] for each in moving)])[1]
         return [*after, *changed]
 
     return moved

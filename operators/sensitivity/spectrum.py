@@ -56,8 +56,7 @@ def svd(
         ValueError: A rank beyond the Jacobian's, or scales that are not positive.
     """
     small = min(at.shape)
-    if rank != int(rank) or not 1 <= rank <= small:
-        raise checks.invalid("rank", rank, f"a whole number from 1 to {small}")
+    rank = checks.count("rank", rank, 1, small)
     count, (push, pull) = min(small, rank + extra), _whitened(at, uncertainty, scale)
 
     def forward(vectors: np.ndarray) -> np.ndarray:
@@ -104,10 +103,9 @@ def condition(at: Linearization, *, uncertainty: Nest | None = None, scale: Nest
         steps: Of the bidiagonalisation: a forward and a reverse product each. The largest value is found in a few, the smallest late.
         seed: Of the vector it begins with.
     """
-    if steps != int(steps) or steps < 1:
-        raise checks.invalid("steps", steps, "a whole number, 1 or more")
+    steps = checks.count("steps", steps)
     push, pull = _whitened(at, uncertainty, scale)
-    tall, count = at.shape[0] >= at.shape[1], min(int(steps), *at.shape)
+    tall, count = at.shape[0] >= at.shape[1], min(steps, *at.shape)
     ahead, back = (push, pull) if tall else (pull, push)  # A of full column rank, where J has full rank
     v = np.random.default_rng(seed).standard_normal(min(at.shape))
     right: list[np.ndarray] = [v / np.linalg.norm(v)]

@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
-import numpy as np
-
 from .. import checks
 
 
@@ -76,7 +74,7 @@ class Every(Strategy):
     level: float = field(default=5e-4, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        _count("steps", self.steps)
+        checks.count("steps", self.steps)
         if not 0 < self.level < 1:
             raise checks.invalid("level", self.level, "between 0 and 1")
 
@@ -92,7 +90,8 @@ class Checkpointed(Strategy):
     Args:
         states: n, how many are kept at a time, that at the start included. What may be run back again, such as a linearization, holds on
             to those of its way forward besides.
-        memory: Instead: bytes that the states and the steps between two of them may take (of a survey, those of one shot).
+        memory: Instead: bytes that the states and the steps between two of them may take (of a survey, those of one shot), beside the
+            few states that a step works on.
     """
 
     states: int | None = None
@@ -102,7 +101,7 @@ class Checkpointed(Strategy):
         if (self.states is None) == (self.memory is None):
             raise checks.invalid("checkpoints", "with both states and memory" if self.memory else "without a number", "given by one of the two")
         if self.states is not None:
-            _count("states", self.states)
+            checks.count("states", self.states)
         else:
             checks.positive("memory", self.memory)
 
@@ -116,11 +115,12 @@ class Checkpointed(Strategy):
         memory, inner = float(self.memory or 0), size / state
         if steps * inner <= memory:
             return Plan(1, steps, 1)
-        if memory < size + inner:
-            least = f"at least {math.ceil(size + inner)} bytes"
-            raise checks.invalid("memory", f"{memory:.4g} bytes", least, "That is one state of this loop, and what the shortest segment keeps.")
-        states = max(1, int(min(memory / (2 * size), (memory - inner) / size)))
-        return Plan(1, int((memory - states * size) / inner), states)
+        if memory < 2 * size + inner:
+            least = f"at least {math.ceil(2 * size + inner)} bytes"
+            raise checks.invalid("memory", f"{memory:.4g} bytes", least, "That is two states of this loop, and what the shortest segment keeps.")
+        # Beside the states that are kept there is the one that a segment is run back from.
+        states = max(1, int(memory / (2 * size)) - 1)
+        return Plan(1, int((memory - (states + 1) * size) / inner), states)
 
 
 @final
@@ -145,11 +145,6 @@ class Implicit(Strategy):
 
     def plan(self, steps: int, state: float, size: int) -> Plan:
         raise checks.invalid("strategy", self, "StoreAll(), Every(k), Checkpointed(n) or Boundary() for a loop", "Implicit() is for fixed points.")
-
-
-def _count(name: str, given: int) -> None:
-    if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1:
-        raise checks.invalid(name, given, "a whole number, 1 or more")
 
 
 def cost(segments: int, checkpoints: int) -> tuple[int, int]:

@@ -30,6 +30,17 @@ def floating(leaf: Any) -> bool:
     return bool(leaf.dtype.is_floating or leaf.dtype.is_complex)
 
 
+def floats(leaves: Sequence[Any]) -> list[Any]:
+    """Those that carry a derivative."""
+    return [leaf for leaf in leaves if floating(leaf)]
+
+
+def rounding(leaf: Any) -> float:
+    """The relative distance of numbers of a leaf's precision."""
+    real = leaf.dtype.real_dtype
+    return 2.0**-7 if real == tf.bfloat16 else float(np.finfo(real.as_numpy_dtype).eps)
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Traced:
