@@ -332,10 +332,20 @@ def ravel(nest: Nest) -> np.ndarray:
     return np.concatenate([part for leaf in leaves for part in ((leaf.real, leaf.imag) if np.iscomplexobj(leaf) else (leaf,))])
 
 
-def ravel_weights(weights: Nest, spec: Nest) -> np.ndarray:
-    """Weights structured as `spec` as one vector that multiplies a ravelled one: those of complex numbers serve both of their parts."""
-    twice = tf.nest.map_structure(lambda leaf: leaf * (1 + 1j) if leaf.dtype.is_complex else leaf, conform("weights", weights, spec))
-    return ravel(twice)
+def ravel_weights(weights: Nest, spec: Nest, name: str = "weights") -> np.ndarray:
+    """Weights structured as `spec` as one vector that multiplies a ravelled one: those of complex numbers serve both of their parts.
+
+    Raises:
+        ValueError: Weights that are negative, not finite or complex.
+    """
+    given = conform(name, weights, spec)
+    for leaf in tf.nest.flatten(given):
+        if leaf.dtype.is_complex and np.any(tf.math.imag(leaf)):
+            raise checks.invalid(name, "with imaginary parts", "real", "One for both parts of a complex number.")
+    found = ravel(tf.nest.map_structure(lambda leaf: leaf * (1 + 1j) if leaf.dtype.is_complex else leaf, given))
+    if np.any(checks.finite(name, found) < 0):
+        raise checks.invalid(name, f"{found.min():g} at index {found.argmin()}", "zero or more")
+    return found
 
 
 def unravel(vector: np.ndarray, spec: Nest) -> Nest:

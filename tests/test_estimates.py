@@ -155,3 +155,59 @@ def test_resolution_and_covariance(posterior: tuple[Posterior, np.ndarray, np.nd
 def test_bad_input(at: Linearization, call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(at)
+
+
+@pytest.mark.parametrize("products", [6, 9, 12])
+def test_errors_of_few_samples_are_large_enough(products: int) -> None:
+    """Two thirds of true values lie within one error, and 95 % within two, for either method."""
+    matrix = falling(200, 200, 0.9)
+    matrix = matrix @ matrix.T
+    for method in ("hutch++", "hutchinson"):
+        found = [diagonal(lambda v: matrix @ v, 200, products=products, method=method, seed=seed) for seed in range(40)]
+        off = np.array([np.abs(each.value - np.diag(matrix)) / each.error for each in found])
+        assert 0.6 < np.mean(off < 1) < 0.8
+        assert np.mean(off < 2) > 0.9
+
+
+def test_complex_data_have_real_uncertainties() -> None:
+    """One for both parts of a number."""
+    real, imaginary = falling(DATA, 5, 0.5), falling(DATA, 5, 0.3)
+    at = linearization(lambda m: tf.complex(tf.linalg.matvec(real, m), tf.linalg.matvec(imaginary, m)), tf.zeros(5, tf.float64))
+    uncertainty = np.linspace(0.5, 2, DATA)
+    whitened = np.vstack([real, imaginary]) / np.tile(uncertainty, 2)[:, None]
+    expected = np.linalg.svd(whitened, compute_uv=False)
+    np.testing.assert_allclose(svd(at, 5, uncertainty=uncertainty).s, expected, rtol=1e-12)
+    found = condition(at, uncertainty=uncertainty)
+    np.testing.assert_allclose(found.number, expected[0] / expected[-1], rtol=1e-9)
+    with pytest.raises(ValueError, match="'uncertainty' with imaginary parts: must be real"):
+        svd(at, 5, uncertainty=uncertainty * (1 + 1j))
+
+
+@pytest.mark.parametrize("smallest", [0.0, 1e-10, 1e-3])
+def test_the_condition_in_single_precision_says_what_rounding_hides(smallest: float) -> None:
+    random = np.random.default_rng(1)
+    left, right = (np.linalg.qr(random.normal(size=(n, 20)))[0] for n in (30, 20))
+    values = np.r_[np.geomspace(1, 1e-2, 19), smallest]
+    matrix = tf.constant(left * values @ right.T, tf.float32)
+    found = condition(linearization(lambda m: tf.linalg.matvec(matrix, m), tf.zeros(20)))
+    assert abs(found.largest - 1) <= found.errors[0] and abs(found.smallest - smallest) <= found.errors[1] < 1e-5
+    assert (found.smallest > 10 * found.errors[1]) == (smallest == 1e-3)
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (lambda at: svd(at, 2, extra=-20), "'extra' -20: must be a whole number, 0 or more"),
+    (lambda at: svd(at, "a"), "'rank' 'a': must be a whole number from 1 to 40"),
+    (lambda at: svd(nothing(), 1), "'products' nan at index 0: must be finite"),
+    (lambda at: condition(nothing()), "'products' nan at index 0"),
+    (lambda at: gauss_newton_diagonal(at, -WEIGHTS), "'weights' -.* at index .*: must be zero or more"),
+    (lambda at: Posterior(at, -WEIGHTS, lambda v: v), "'weights' -.* at index .*: must be zero or more"),
+    (lambda at: Posterior(at, WEIGHTS, lambda v: v, max_iterations=0), "'max_iterations' 0: must be a whole number, 1 or more"),
+    (lambda at: diagonal(lambda v: v, 0), "'size' 0: must be a whole number, 1 or more"),
+])  # fmt: skip
+def test_bad_arguments_are_named(at: Linearization, call: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call(at)
+
+
+def nothing() -> Linearization:
+    return linearization(lambda m: m * np.nan, tf.ones(3, tf.float64))

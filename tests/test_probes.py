@@ -111,7 +111,7 @@ def test_sparse_jacobians_in_as_many_products_as_colours(at: Linearization) -> N
         products.clear()
         found = sparse_jacobian(counted, given)
         np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=1e-14)
-        assert products == [kind] * 4 + ["J"], "neighbours up to three apart share a row; one more product to try the result"
+        assert products == [kind] * 5, "neighbours up to three apart share a row; one more product to try the result"
 
 
 @tf.custom_gradient
@@ -150,9 +150,63 @@ def test_patterns_are_found_in_few_products(jit_compile: bool) -> None:
     assert detect_pattern(linearization(lambda m: m[:1] * 2, tf.constant([1.0]))).toarray() == [[1]]
 
 
+@pytest.mark.parametrize("dtype", [tf.float64, tf.float32, tf.float16, tf.bfloat16])
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_a_missing_entry_is_found_in_the_smallest_row(dtype: tf.DType, mode: Any) -> None:
+    """Rows of different units; in single precision as far as numbers tell. In half precision they tell too little for a test."""
+    scales = np.geomspace(1, {8: 1e-10, 4: 1e-4, 2: 1}[dtype.size], SIZE)
+    scales = scales[:, None] if mode == "forward" else scales
+    dense = tf.constant(np.tri(SIZE, k=1) * np.tri(SIZE, k=1).T * scales, dtype)
+    at = linearization(lambda m: tf.linalg.matvec(dense, m), tf.ones(SIZE, dtype))
+    whole = scipy.sparse.csr_array(np.tri(SIZE, k=1) * np.tri(SIZE, k=1).T)
+    found = sparse_jacobian(at, Coloring(whole, mode))
+    np.testing.assert_allclose(found.toarray(), tf.cast(dense, tf.float64), rtol=1e-6)
+    for row, column in ((SIZE - 1, SIZE - 2), (0, 0)) if dtype.size > 2 else ():
+        missing = whole.tolil()
+        missing[row, column] = 0
+        with pytest.raises(ValueError, match="'pattern' that misses entries in 1 of 30 " + ("rows" if mode == "forward" else "columns")):
+            sparse_jacobian(at, Coloring(missing.tocsr(), mode))
+
+
+def test_products_that_are_not_finite_do_not_pass_for_a_jacobian() -> None:
+    at = linearization(lambda m: tf.concat([tf.sqrt(m[:1]), m[1:]], 0), tf.zeros(3, tf.float64))
+    with pytest.raises(ValueError, match="'products' that are not finite, row 0 first of all"):
+        sparse_jacobian(at, scipy.sparse.eye(3))
+
+
+def test_rules_without_a_forward_mode_have_sparse_jacobians_by_rows() -> None:
+    @tf.custom_gradient
+    def square(x: tf.Tensor) -> Any:
+        return x**2, lambda g: tf.raw_ops.PreventGradient(input=g, message="no forward mode") * tf.stop_gradient(2 * x)
+
+    at = linearization(square, MODEL)
+    np.testing.assert_allclose(sparse_jacobian(at, Coloring(scipy.sparse.eye(SIZE), "reverse")).diagonal(), 2 * MODEL)
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_files_hold_no_numbers_where_nothing_was_computed(at: Linearization, tmp_path: Path, mode: Any) -> None:
+    """And of half precision, and of nothing; and what waits is what was allowed."""
+    products = iter(range(12))
+    stopped = Linearization(at.model_spec, at.data_spec, at.data, *(lambda v, f=f: (next(products), f(v))[1] for f in (at.pushforward, at.pullback)))
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        write_jacobian(stopped, tmp_path / "a.h5", mode=mode, memory=5 * 8 * SIZE)
+    expected = exact_banded(MODEL.numpy())
+    with h5py.File(tmp_path / "a.h5.part") as file:
+        found = file["jacobian"][:] if mode == "reverse" else file["jacobian"][:].T
+    np.testing.assert_allclose(found[:10], (expected if mode == "reverse" else expected.T)[:10], atol=1e-14)
+    assert np.isnan(found[10:]).all()
+    write_jacobian(linearization(lambda m: 2 * m, tf.ones(3, tf.bfloat16)), tmp_path / "b.h5", mode=mode)
+    write_jacobian(linearization(lambda m: m[:0], MODEL), tmp_path / "c.h5", mode=mode)
+    with h5py.File(tmp_path / "b.h5") as half, h5py.File(tmp_path / "c.h5") as empty:
+        np.testing.assert_array_equal(half["jacobian"], 2 * np.eye(3))
+        assert empty["jacobian"].shape == (0, SIZE)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda at: write_jacobian(at, "no folder/a.h5"), "'file' 'no folder/a.h5': must be in a folder that is there. Make .*no folder"),
+        (lambda at: write_jacobian(at, "a.h5", memory=0), "'memory' 0 at index 0: must be positive"),
         (lambda at: jacobian(at, memory=7000.0), r"'memory' 7000 bytes: must be at least 7200 for a Jacobian of 30 x 30. Stream it to a file"),
         (lambda at: jacobian(at, mode="sideways"), "'mode' 'sideways'"),
         (lambda at: columns(at, [30]), "'units'"),

@@ -6,13 +6,15 @@ for the diagonal Baston & Nakatsukasa, arXiv:2201.10684) takes out the part on a
 
 .. math:: A = (Q B^T + B Q^T - Q Q^T B Q^T) + P A P, \qquad B = A Q, \quad P = I - Q Q^T,
 
-whose diagonal is exact, and estimates what is left. A third of the products each goes into finding Q, into B and into what is left.
+whose diagonal is exact, and estimates what is left. A third of the products each goes into finding Q, into B and into what is left, but
+at least six into what is left, where errors come from.
 """
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy.special
 
 from .. import checks
 from ..forward import Linearization, Nest, ravel, ravel_weights, unravel
@@ -20,6 +22,8 @@ from .progress import tracked
 
 Product = Callable[[np.ndarray], np.ndarray]
 Method = Literal["hutch++", "hutchinson"]
+#: Samples that an error is estimated from.
+LEAST = 6
 
 
 class Estimate(NamedTuple):
@@ -27,7 +31,8 @@ class Estimate(NamedTuple):
 
     Args:
         value: Its mean.
-        error: Standard error of that, of the same shape.
+        error: Standard error of that, of the same shape; of few samples so much larger (Student, Biometrika 6, 1908) that two thirds of true
+            values lie within it.
         products: What it took.
     """
 
@@ -82,8 +87,8 @@ def gauss_newton_diagonal(at: Linearization, weights: Nest | None = None, *, pro
 def _parts(product: Product, size: int, products: int, method: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
     """Q, A Q, and (z, P A P z) of random signs z."""
     checks.choice("method", method, ("hutch++", "hutchinson"))
-    random, count = np.random.default_rng(seed), _enough(products)
-    rank = min(size, count // 3) if method == "hutch++" else 0
+    random, count, size = np.random.default_rng(seed), _enough(products), checks.count("size", size)
+    rank = min(size, count // 3, (count - LEAST) // 2) if method == "hutch++" else 0
     if method == "hutch++" and count >= size:
         return np.eye(size), np.stack([product(unit) for unit in tracked(np.eye(size), "products")], axis=1), []
     sketch = [product(random.choice([-1.0, 1.0], size)) for _ in tracked(range(rank), "sketch")]
@@ -100,8 +105,10 @@ def _parts(product: Product, size: int, products: int, method: str, seed: int) -
 def _mean(known: Any, samples: list[Any], products: int) -> Estimate:
     if not samples:
         return Estimate(known, np.zeros_like(known), products)
-    return Estimate(known + np.mean(samples, axis=0), np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples)), products)
+    # Two thirds of normal values lie within one standard deviation; of few samples' mean within so many standard errors.
+    few = scipy.special.stdtrit(len(samples) - 1, scipy.special.ndtr(1.0))
+    return Estimate(known + np.mean(samples, axis=0), few * np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples)), products)
 
 
 def _enough(products: int) -> int:
-    return checks.count("products", products, 6, advice="Errors need a few samples.")
+    return checks.count("products", products, LEAST, advice="Errors need a few samples.")

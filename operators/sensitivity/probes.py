@@ -17,8 +17,10 @@ from ..forward import Linearization, ravel, unravel
 from .colors import Coloring, Mode
 from .progress import tracked
 
-#: What a product may differ by from what a sparse Jacobian makes of the same vector, over the products' largest entry.
-TOLERANCE = {4: 1e-4, 8: 1e-9}
+#: What an entry of a product may differ by from what a sparse Jacobian makes of the same vector, relative to the sum of what it is made of.
+TOLERANCE = {2: 0.1, 4: 1e-4, 8: 1e-9}
+#: Bytes of a chunk of a file, which is what is read or written at a time.
+CHUNK = 2**24
 
 
 def columns(at: Linearization, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -75,32 +77,35 @@ def write_jacobian(at: Linearization, file: str | Path, *, mode: Mode | None = N
 
     Args:
         at: The linearization.
-        file: Made anew; what is not finished is left under the name with '.part' behind it.
+        file: Made anew; what is not finished is left under the name with '.part' behind it, NaN where it was not computed.
         mode: As of `jacobian`.
         memory: Bytes that may wait to be written.
+
+    Raises:
+        ValueError: A folder that is not there, or a budget that is none.
     """
     chosen, shape = _mode(mode, at.shape), at.shape
-    along, dtype = int(chosen == "forward"), ravel(at.data).dtype
-    block = max(1, min(shape[along], int(memory / (dtype.itemsize * shape[1 - along]))))
+    dtype = _single_or_more(at)
+    checks.positive("memory", memory)
+    if not (folder := Path(file).resolve().parent).is_dir():
+        raise checks.invalid("file", f"'{file}'", "in a folder that is there", f"Make {folder}.")
+    along = int(chosen == "forward")
+    line = max(1, dtype.itemsize * shape[1 - along])
+    block = int(np.clip(memory / line, 1, max(1, shape[along])))
+    # HDF5 takes no chunks of 4 GB; the lines of one are written together.
+    chunk = [min(max(1, CHUNK // dtype.itemsize), max(1, shape[1 - along]))] * 2
+    chunk[along] = int(np.clip(CHUNK / line, 1, block))
     part = Path(f"{file}.part")
     with h5py.File(part, "w") as out:
-        data = out.create_dataset("jacobian", shape, dtype, chunks=(shape[0], block) if along else (block, shape[1]))
-        for first, lines in _blocks(at, chosen, block):
-            where = slice(first, first + len(lines))
-            data[(slice(None), where) if along else where] = lines.T if along else lines
+        data = out.create_dataset("jacobian", shape, dtype, chunks=tuple(chunk) if min(shape) else None, fillvalue=np.nan)
+        waiting = np.empty((shape[0], block) if along else (block, shape[1]), dtype)
+        for number, found in enumerate(_lines(at, chosen)):
+            place = number % block
+            waiting[(slice(None), place) if along else place] = found
+            if place == block - 1 or number == shape[along] - 1:
+                where = slice(number - place, number + 1)
+                data[(slice(None), where) if along else where] = waiting[:, : place + 1] if along else waiting[: place + 1]
     part.replace(file)
-
-
-def _blocks(at: Linearization, mode: Mode, block: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first, columns or rows as lines) of the Jacobian, so many at a time."""
-    waiting = []
-    for number, line in enumerate(_lines(at, mode)):
-        waiting.append(line)
-        if len(waiting) == block:
-            yield number + 1 - block, np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield number + 1 - len(waiting), np.stack(waiting)
 
 
 def sparse_jacobian(at: Linearization, pattern: Any, *, seed: int = 0) -> scipy.sparse.csr_array:
@@ -116,28 +121,42 @@ def sparse_jacobian(at: Linearization, pattern: Any, *, seed: int = 0) -> scipy.
         [data, model], its entries those of the pattern in the order of rows.
 
     Raises:
-        ValueError: A pattern of another shape, or one that misses entries: the product with a random vector is not the Jacobian's.
+        ValueError: A pattern of another shape, products that are not finite, or a pattern that misses entries: the product with a random
+            vector is not the Jacobian's. Entries that are smaller than the rounding of the product's largest go unseen, in half precision
+            some others, too.
     """
     found = pattern if isinstance(pattern, Coloring) else Coloring(pattern)
     where = found.pattern
     if where.shape != at.shape:
         raise checks.invalid("pattern", f"of shape {where.shape}", f"of shape {at.shape}, that of the Jacobian")
-    product, values = _product(at, found.mode), np.empty(where.nnz, ravel(at.data).dtype)
+    mode: Mode = found.mode or "forward"
+    product, values = _product(at, mode), np.empty(where.nnz, _single_or_more(at))
     for mask, entries, places in tracked(found.products(), "Jacobian", found.count):
         values[entries] = product(mask.astype(values.dtype))[places]
     made = scipy.sparse.csr_array((values, where.indices, where.indptr), shape=where.shape)
-    _try(at, made, seed)
+    _try(at, made, mode, seed)
     return made
 
 
-def _try(at: Linearization, found: scipy.sparse.csr_array, seed: int) -> None:
-    """Raise if a matrix is not the Jacobian, by what both make of a random vector."""
-    vector = np.random.default_rng(seed).uniform(1, 2, found.shape[1]).astype(found.dtype)
-    expected = _product(at, "forward")(vector)
-    off = np.abs(found @ vector - expected)
-    bad = np.flatnonzero(off > TOLERANCE[found.dtype.itemsize] * max(np.abs(expected).max(initial=0), 1e-300))
+def _single_or_more(at: Linearization) -> np.dtype:
+    """The type of its numbers; neither SciPy's matrices nor HDF5 have all of half precision."""
+    return np.promote_types(ravel(at.data).dtype, np.float32)
+
+
+def _try(at: Linearization, found: scipy.sparse.csr_array, mode: Mode, seed: int) -> None:
+    """Raise if a matrix is not the Jacobian, by what both make of a random vector, with products of the mode that it was made of."""
+    name, matrix = ("row", found) if mode == "forward" else ("column", found.T.tocsr())
+    vector = np.random.default_rng(seed).uniform(1, 2, matrix.shape[1]).astype(found.dtype)
+    product = np.asarray(_product(at, mode)(vector))
+    expected = product.astype(found.dtype)
+    with np.errstate(invalid="ignore"):
+        off, made_of = np.abs(matrix @ vector - expected), np.maximum(abs(matrix) @ vector, np.abs(expected))
+    if not np.all(np.isfinite(off)):
+        raise checks.invalid("products", f"that are not finite, {name} {np.flatnonzero(~np.isfinite(off))[0]} first of all", "finite")
+    rounding = float(np.finfo(product.dtype).eps) if product.dtype.itemsize > 2 else 1e-2  # bfloat16 is none of NumPy's
+    bad = np.flatnonzero(off > TOLERANCE[product.dtype.itemsize] * made_of + rounding * made_of.max(initial=0))
     if bad.size:
-        given = f"that misses entries in {bad.size} of {found.shape[0]} rows, row {off.argmax()} first of all"
+        given = f"that misses entries in {bad.size} of {matrix.shape[0]} {name}s, {name} {bad[0]} first of all"
         raise checks.invalid("pattern", given, "one that covers all entries", "`detect_pattern` finds it from products.")
 
 
@@ -148,7 +167,7 @@ def _lines(at: Linearization, mode: Mode) -> Iterator[np.ndarray]:
         yield product(_unit(number, size))
 
 
-def _product(at: Linearization, mode: Mode | None) -> Callable[[np.ndarray], np.ndarray]:
+def _product(at: Linearization, mode: Mode) -> Callable[[np.ndarray], np.ndarray]:
     if mode == "forward":
         return lambda v: ravel(at.jvp(unravel(v, at.model_spec)))
     return lambda w: ravel(at.vjp(unravel(w, at.data_spec)))

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
 
 from .. import checks
-from ..forward import Linearization, Nest, conform, ravel, unravel
+from ..forward import Linearization, Nest, conform, ravel, ravel_weights, unravel
 from .estimates import Estimate, Method, diagonal, trace
 from .progress import tracked
 
@@ -44,8 +44,10 @@ class Posterior:
     preconditioner: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
+        ravel_weights(self.weights, self.at.data_spec)  # negative ones are refused
         object.__setattr__(self, "weights", conform("weights", self.weights, self.at.data_spec))
         checks.positive("tolerance", self.tolerance)
+        checks.count("max_iterations", self.max_iterations)
 
     @property
     def size(self) -> int:

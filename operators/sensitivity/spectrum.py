@@ -12,11 +12,13 @@ k steps :math:`A V_k = U_k B_k`, and a singular value theta of B with the left v
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from .. import checks
-from ..forward import Linearization, Nest, conform, ravel, unravel
+from ..forward import Linearization, Nest, ravel, ravel_weights, unravel
 from .estimates import Product
 from .progress import tracked
+from .tracing import rounding as unit_of
 
 #: Random vectors that the error is estimated with: the bound holds but for one time in 10^6.
 _TRIALS = 6
@@ -53,11 +55,11 @@ def svd(
         seed: Of the random vectors.
 
     Raises:
-        ValueError: A rank beyond the Jacobian's, or scales that are not positive.
+        ValueError: A rank beyond the Jacobian's, scales that are not positive, or products that are not finite.
     """
-    small = min(at.shape)
-    rank = checks.count("rank", rank, 1, small)
-    count, (push, pull) = min(small, rank + extra), _whitened(at, uncertainty, scale)
+    rank = checks.count("rank", rank, 1, min(at.shape))
+    extra, powers = checks.count("extra", extra, 0), checks.count("powers", powers, 0)
+    count, (push, pull) = min(*at.shape, rank + extra), _whitened(at, uncertainty, scale)
 
     def forward(vectors: np.ndarray) -> np.ndarray:
         return np.stack([push(v) for v in tracked(vectors.T, "forward products")], axis=1)
@@ -80,8 +82,9 @@ class Condition(NamedTuple):
     """Of a matrix.
 
     Args:
-        largest, smallest: Singular values; the true ones are at least, and at most, these.
-        errors: How far off either may be.
+        largest, smallest: Singular values; the true ones are at least, and at most, these, but for the errors.
+        errors: How far off either may be. That of the smallest is no less than what the products' rounding makes of the largest: a smallest
+            value below its error is zero as far as they tell.
     """
 
     largest: float
@@ -90,7 +93,7 @@ class Condition(NamedTuple):
 
     @property
     def number(self) -> float:
-        """The largest over the smallest: at least as large in truth."""
+        """The largest over the smallest: in truth at least as large, but for the errors."""
         return self.largest / self.smallest if self.smallest else np.inf
 
 
@@ -102,7 +105,11 @@ def condition(at: Linearization, *, uncertainty: Nest | None = None, scale: Nest
         uncertainty, scale: As of `svd`.
         steps: Of the bidiagonalisation: a forward and a reverse product each. The largest value is found in a few, the smallest late.
         seed: Of the vector it begins with.
+
+    Raises:
+        ValueError: No step, an empty Jacobian, scales that are not positive, or products that are not finite.
     """
+    checks.count("the Jacobian's smaller side", min(at.shape))
     steps = checks.count("steps", steps)
     push, pull = _whitened(at, uncertainty, scale)
     tall, count = at.shape[0] >= at.shape[1], min(steps, *at.shape)
@@ -110,25 +117,32 @@ def condition(at: Linearization, *, uncertainty: Nest | None = None, scale: Nest
     v = np.random.default_rng(seed).standard_normal(min(at.shape))
     right: list[np.ndarray] = [v / np.linalg.norm(v)]
     left: list[np.ndarray] = []
-    beta = 0.0
+    beta, unit = 0.0, rounding(at)
     alphas: list[float] = []
     betas: list[float] = []
     for _ in tracked(range(count), "bidiagonalisation"):
         u = _orthogonal(ahead(right[-1]), left)
         alphas.append(float(np.linalg.norm(u)))
-        if alphas[-1] <= 1e-14 * max(alphas):  # a direction that A does not see
-            return Condition(_largest(alphas, betas), 0.0, (0.0, 0.0))
+        if alphas[-1] <= unit * max(alphas):  # a direction that A does not see
+            largest = _largest(alphas, betas)
+            return Condition(largest, 0.0, (0.0, unit * largest))
         left.append(u / alphas[-1])
         v = _orthogonal(back(left[-1]), right)
         beta = float(np.linalg.norm(v))
-        if beta <= 1e-14 * max(alphas):  # all that there is to find from this start
+        if beta <= unit * max(alphas):  # all that there is to find from this start
             beta = 0.0
             break
         betas.append(beta)
         right.append(v / beta)
     values, vectors = _bidiagonal(alphas, betas)
-    errors = beta * np.abs(vectors[-1])
-    return Condition(float(values[0]), float(values[-1]), (float(errors[0]), float(errors[-1])))
+    errors, noise = beta * np.abs(vectors[-1]), unit * float(values[0])
+    return Condition(float(values[0]), float(values[-1]), (float(errors[0]) + noise, float(errors[-1]) + noise))
+
+
+def rounding(at: Linearization) -> float:
+    """What rounding may make of products with a Jacobian, relative to its largest singular value: sums of as many numbers as it has."""
+    leaves = tf.nest.flatten((at.model_spec, at.data_spec))
+    return float(max(map(unit_of, leaves)) * np.sqrt(max(at.shape)))
 
 
 def _bidiagonal(alphas: list[float], betas: list[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -152,10 +166,10 @@ def _orthogonal(vector: np.ndarray, basis: list[np.ndarray]) -> np.ndarray:
 def _whitened(at: Linearization, uncertainty: Nest | None, scale: Nest | None) -> tuple[Product, Product]:
     """Products with the whitened Jacobian, and with its transpose."""
     data, model = (
-        np.ones(size) if given is None else checks.positive(name, ravel(conform(name, given, spec)))
+        np.ones(size) if given is None else checks.positive(name, ravel_weights(given, spec, name))
         for name, given, spec, size in (("uncertainty", uncertainty, at.data_spec, at.shape[0]), ("scale", scale, at.model_spec, at.shape[1]))
     )
     return (
-        lambda v: np.asarray(ravel(at.jvp(unravel(model * v, at.model_spec))) / data, np.float64),
-        lambda w: np.asarray(model * ravel(at.vjp(unravel(w / data, at.data_spec))), np.float64),
+        lambda v: checks.finite("products", ravel(at.jvp(unravel(model * v, at.model_spec))) / data),
+        lambda w: checks.finite("products", model * ravel(at.vjp(unravel(w / data, at.data_spec)))),
     )
