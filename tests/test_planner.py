@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from geoinv.operators import AcousticWave, Acquisition, Grid, testing
+from geoinv.operators import AcousticWave, Acquisition, CSRMatrix, Grid, SparseOperator, testing
 from geoinv.operators.forward import Linearization, ravel, unravel
 from geoinv.operators.seismic import wavelets
 from geoinv.operators.sensitivity import (
@@ -216,6 +216,9 @@ def test_what_is_explained() -> None:
         (lambda at: plan(at, "jacobian", memory=100), r"'memory' 100 B: must be at least \d.* kB, for '(forward|reverse)'"),
         (lambda at: plan(at, "jacobian", pattern=np.eye(3)), "'pattern' a ndarray: must be a SciPy sparse matrix"),
         (lambda at: plan(Loop(rotated, start(3), 5), "jacobian"), "'of' a Loop"),
+        (lambda at: plan(Loop(rotated, start(3), 0), "gradient"), "'n' 0: must be a whole number, 1 or more"),
+        (lambda at: plan(at, "diagonal", accuracy="a"), "'accuracy' 'a': must be a number"),
+        (lambda at: plan(at, "diagonal", products=2.5), "'products' 2.5: must be a whole number, 1 or more"),
     ],
 )
 def test_bad_input(at: Linearization, call: Any, message: str) -> None:
@@ -237,3 +240,42 @@ def test_the_strategy_of_waves_is_chosen_within_a_budget() -> None:
     gradients = [found.run(w)["velocity"] for found in (ample, tight)]
     assert testing.relative_difference(*gradients) <= 1e-5
     assert testing.relative_difference(gradients[0], wave.linearize(model).vjp(w)["velocity"]) == 0
+
+
+def test_an_operator_that_is_a_matrix_tells_its_pattern() -> None:
+    matrix = CSRMatrix.from_scipy(scipy.sparse.csr_array(BAND))
+    found = plan(SparseOperator(matrix), "jacobian", model=tf.ones(MODEL, tf.float64))
+    assert "coloured (3)" in by_name(found.ways)
+    np.testing.assert_allclose(by_name(found.ways)["coloured (3)"].make()().toarray(), BAND.toarray())
+
+
+@tf.custom_gradient
+def reverse_only(x: tf.Tensor) -> Any:
+    return x**2, lambda g: tf.raw_ops.PreventGradient(input=g, message="no forward mode") * tf.stop_gradient(2 * x)
+
+
+@pytest.mark.parametrize(("task", "arguments"), [("gradient", (np.ones(5),)), ("jacobian", ()), ("diagonal", ())])
+def test_functions_of_one_mode_have_the_ways_of_that(task: Any, arguments: tuple[Any, ...]) -> None:
+    model = tf.range(1.0, 6.0, dtype=tf.float64)
+    found = plan(reverse_only, task, model=model, accuracy=0.3)
+    assert {way.choice for way in found.ways} <= {"reverse", 23}, "a diagonal's 23 samples are reverse products, too"
+    for way in found.ways:
+        value = np.asarray(way.make()(*arguments))
+        np.testing.assert_allclose(np.diag(value) if value.ndim == 2 else value, (4 * model**2) if task == "diagonal" else 2 * model)
+
+
+def test_what_no_way_leads_to_raises_as_products_do() -> None:
+    with pytest.raises(LookupError, match="no forward mode"):
+        plan(reverse_only, "gauss_newton_product", model=tf.ones(3, tf.float64))
+
+
+def test_loops_and_fixed_points_are_planned_as_they_were_given() -> None:
+    loops = [Loop(lambda x: rate * x, start(3)["x"], 4) for rate in (2.0, 3.0)]  # noqa: B023
+    points = [FixedPoint(lambda x: rate * x + SHIFT, SHIFT) for rate in (0.2, 0.5)]  # noqa: B023
+    for loop, rate in zip(loops, (2.0, 3.0), strict=True):
+        np.testing.assert_allclose(plan(loop, "gradient").run(tf.ones(3, tf.float64))[0], rate**4)
+    for point, rate in zip(points, (0.2, 0.5), strict=True):
+        np.testing.assert_allclose(plan(point, "gradient").run(tf.ones(3, tf.float64))[0], 1 / (1 - rate), rtol=1e-5)
+
+
+SHIFT = tf.ones(3, tf.float64)

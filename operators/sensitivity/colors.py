@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from .. import checks
+from ..sparse.csr import CSRMatrix
 
 Mode = Literal["forward", "reverse"]
 
@@ -98,7 +99,7 @@ def coloring(pattern: Any) -> np.ndarray:
 
 def csr(pattern: Any) -> scipy.sparse.csr_array:
     """A pattern with ones for entries, in the order of its columns."""
-    if hasattr(pattern, "to_scipy"):
+    if isinstance(pattern, CSRMatrix):
         pattern = pattern.to_scipy()
     if not scipy.sparse.issparse(pattern):
         raise checks.invalid(

@@ -10,7 +10,7 @@ whose diagonal is exact, and estimates what is left. A third of the products eac
 at least six into what is left, where errors come from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..forward import Linearization, Nest, ravel, ravel_weights, unravel
 from .progress import tracked
 
 Product = Callable[[np.ndarray], np.ndarray]
+Pair = tuple[np.ndarray, np.ndarray]
 Method = Literal["hutch++", "hutchinson"]
 #: Samples that an error is estimated from.
 LEAST = 6
@@ -53,13 +54,13 @@ def diagonal(product: Product, size: int, *, products: int = 90, method: Method 
     """
     basis, image, samples = _parts(product, size, products, method, seed)
     known = 2 * np.sum(basis * image, axis=1) - np.sum((basis @ (basis.T @ image)) * basis, axis=1)
-    return _mean(known, [sign * left for sign, left in samples], products)
+    return _mean(known, (sign * left for sign, left in samples), products)
 
 
 def trace(product: Product, size: int, *, products: int = 90, method: Method = "hutch++", seed: int = 0) -> Estimate:
     """The trace of a symmetric matrix; arguments as of `diagonal`."""
     basis, image, samples = _parts(product, size, products, method, seed)
-    return _mean(np.sum(basis * image), [sign @ left for sign, left in samples], products)
+    return _mean(np.sum(basis * image), (sign @ left for sign, left in samples), products)
 
 
 def gauss_newton_diagonal(at: Linearization, weights: Nest | None = None, *, products: int = 100, seed: int = 0) -> Estimate:
@@ -76,38 +77,46 @@ def gauss_newton_diagonal(at: Linearization, weights: Nest | None = None, *, pro
     """
     random = np.random.default_rng(seed)
     scale = np.ones(at.shape[0]) if weights is None else np.sqrt(ravel_weights(weights, at.data_spec))
-    samples = [
+    samples = (
         ravel(at.vjp(unravel(scale * random.choice([-1.0, 1.0], at.shape[0]), at.data_spec))) ** 2
         for _ in tracked(range(_enough(products)), "diagonal of J*WJ")
-    ]
+    )
     value, error, _ = _mean(np.zeros(at.shape[1]), samples, products)
     return Estimate(unravel(value, at.model_spec), unravel(error, at.model_spec), products)
 
 
-def _parts(product: Product, size: int, products: int, method: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """Q, A Q, and (z, P A P z) of random signs z."""
+def _parts(product: Product, size: int, products: int, method: str, seed: int) -> tuple[np.ndarray, np.ndarray, Iterator[Pair]]:
+    """Q, A Q, and (z, P A P z) of random signs z, as they are asked for."""
     checks.choice("method", method, ("hutch++", "hutchinson"))
     random, count, size = np.random.default_rng(seed), _enough(products), checks.count("size", size)
     rank = min(size, count // 3, (count - LEAST) // 2) if method == "hutch++" else 0
     if method == "hutch++" and count >= size:
-        return np.eye(size), np.stack([product(unit) for unit in tracked(np.eye(size), "products")], axis=1), []
+        return np.eye(size), np.stack([product(unit) for unit in tracked(np.eye(size), "products")], axis=1), iter(())
     sketch = [product(random.choice([-1.0, 1.0], size)) for _ in tracked(range(rank), "sketch")]
     basis = np.linalg.qr(np.stack(sketch, axis=1))[0] if rank else np.zeros((size, 0))
     image = np.stack([product(vector) for vector in tracked(basis.T, "products")], axis=1) if rank else basis
-    samples = []
-    for _ in tracked(range(count - 2 * rank), "probes"):
-        sign = random.choice([-1.0, 1.0], size)
-        left = product(sign - basis @ (basis.T @ sign))
-        samples.append((sign, left - basis @ (basis.T @ left)))
-    return basis, image, samples
+
+    def samples() -> Iterator[Pair]:
+        for _ in tracked(range(count - 2 * rank), "probes"):
+            sign = random.choice([-1.0, 1.0], size)
+            left = product(sign - basis @ (basis.T @ sign))
+            yield sign, left - basis @ (basis.T @ left)
+
+    return basis, image, samples()
 
 
-def _mean(known: Any, samples: list[Any], products: int) -> Estimate:
-    if not samples:
+def _mean(known: Any, samples: Iterable[Any], products: int) -> Estimate:
+    """Of samples that are not kept (Welford, Technometrics 4, 1962)."""
+    count, mean, squares = 0, np.zeros_like(known), np.zeros_like(known)
+    for count, sample in enumerate(samples, 1):
+        off = sample - mean
+        mean = mean + off / count
+        squares = squares + off * (sample - mean)
+    if not count:
         return Estimate(known, np.zeros_like(known), products)
     # Two thirds of normal values lie within one standard deviation; of few samples' mean within so many standard errors.
-    few = scipy.special.stdtrit(len(samples) - 1, scipy.special.ndtr(1.0))
-    return Estimate(known + np.mean(samples, axis=0), few * np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples)), products)
+    few = scipy.special.stdtrit(count - 1, scipy.special.ndtr(1.0))
+    return Estimate(known + mean, few * np.sqrt(squares / (count - 1) / count), products)
 
 
 def _enough(products: int) -> int:

@@ -7,7 +7,7 @@ besides. So three times that are measured, of a run ahead and of a gradient with
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import tensorflow as tf
@@ -15,6 +15,7 @@ import tensorflow as tf
 from .. import checks
 from ..autodiff import apart, pulled
 from ..forward import Nest, conform
+from .binding import bound
 from .scan import checkpointed_scan
 from .strategy import Boundary, Checkpointed, Plan, StoreAll, Strategy, cost
 from .timing import measured
@@ -100,8 +101,13 @@ class Loop:
     step: Callable[[Nest], Nest]
     state: Nest
     n: int
-    inverse: Callable[[Nest], Nest] | None = None
-    jit_compile: bool = False
+    inverse: Callable[[Nest], Nest] | None = field(kw_only=True, default=None)
+    jit_compile: bool = field(kw_only=True, default=False)
+
+    def __post_init__(self) -> None:
+        checks.count("n", self.n)
+        object.__setattr__(self, "step", bound(self.step))
+        object.__setattr__(self, "inverse", None if self.inverse is None else bound(self.inverse))
 
     def run(self, strategy: Strategy) -> Nest:
         """The state at the end, differentiable as a strategy says."""

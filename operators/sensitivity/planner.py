@@ -1,12 +1,13 @@
 """Which way to a derivative is the cheapest: of those that fit in memory, the one that takes the least time on this machine."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
 from .. import checks
 from ..forward import ForwardOperator, Linearization, Nest
+from ..sparse.operator import SparseOperator
 from .colors import Coloring
 from .functions import linearization
 from .looped import Loop
@@ -86,7 +87,7 @@ def plan(
     """
     checks.choice("task", task, get_args(Task))
     checks.count("products", products)
-    if not 0 <= accuracy < 1:
+    if not 0 <= checks.finite("accuracy", accuracy) < 1:
         raise checks.invalid("accuracy", accuracy, "from 0 (exact) to below 1")
     checks.positive("memory", memory)
     loop = of.looped(model) if task == "gradient" and isinstance(of, (ForwardOperator, Loop, FixedPoint)) else None
@@ -96,14 +97,28 @@ def plan(
         at = _linearized(of, model)
         if task == "hessian_product" and at.curvature is None:
             raise checks.invalid("task", "'hessian_product'", "one that there is", "This operator is not twice differentiable.")
-        coloring = pattern if pattern is None or isinstance(pattern, Coloring) else Coloring(pattern)
-        many = f"{products} times " if products > 1 else ""
-        title = f"{many}{task.replace('_', ' ')} of {at.shape[0]} data with respect to {at.shape[1]} unknowns"
-        ways = list(getattr(Products(at, coloring, products, accuracy, seed), task)())
+        where = of.matrix if pattern is None and isinstance(of, SparseOperator) else pattern
+        coloring = where if where is None or isinstance(where, Coloring) else Coloring(where)
+        title = f"{f'{products} times ' if products > 1 else ''}{task.replace('_', ' ')} of {at.shape[0]} data with respect to {at.shape[1]} unknowns"
+        ways = _ways(Products(at, coloring, products, accuracy, seed), task)
     if not any(way.memory <= memory for way in ways):
         least = min(ways, key=lambda way: way.memory)
         raise checks.invalid("memory", _bytes(memory), f"at least {_bytes(least.memory)}, for '{least.name}'")
     return DerivativePlan(title, ways, memory, products)
+
+
+def _ways(products: Products, task: Task) -> list[Way]:
+    tasks: dict[Task, Callable[[], Iterator[Way]]] = {
+        "gradient": products.gradient,
+        "jacobian": products.jacobian,
+        "gauss_newton_product": products.gauss_newton_product,
+        "hessian_product": products.hessian_product,
+        "diagonal": products.diagonal,
+    }
+    found = list(tasks[task]())
+    if not found:
+        raise products.refused[0]
+    return found
 
 
 def _linearized(of: Any, model: Nest | None) -> Linearization:

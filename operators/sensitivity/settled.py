@@ -11,6 +11,7 @@ import tensorflow as tf
 from .. import checks
 from ..autodiff import apart, pulled
 from ..forward import Nest, conform
+from .binding import bound
 from .equilibrium import IMPLICIT, fixed_point, iterations
 from .looped import Loop
 from .strategy import Strategy
@@ -36,6 +37,9 @@ class FixedPoint:
     tolerance: float = dataclasses.field(kw_only=True, default=1e-6)
     max_iterations: int = dataclasses.field(kw_only=True, default=1000)
     jit_compile: bool = dataclasses.field(kw_only=True, default=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", bound(self.step))
 
     def run(self, strategy: Strategy = IMPLICIT) -> Nest:
         """The fixed point, differentiable as a strategy says."""

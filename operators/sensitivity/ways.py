@@ -2,7 +2,7 @@ r"""The ways in which a derivative that is known by its products can be computed
 
 With t_f and t_r the times of a forward and of a reverse product, n data and m unknowns, a Jacobian takes :math:`m t_f` by columns,
 :math:`n t_r` by rows and as many products as there are colours where its pattern is known. What asks for many products at one model may
-do better with the Jacobian at hand, whose products take the time that its bytes take to pass. The truth is in the two times.
+do better with the Jacobian at hand, whose products are timed on a matrix like it. The truth is in the two times.
 """
 
 import dataclasses
@@ -19,6 +19,9 @@ from . import probes
 from .colors import Coloring
 from .estimates import gauss_newton_diagonal
 from .timing import Cost, measured
+
+#: Entries of a matrix that products with one are timed on: more than caches hold.
+SAMPLE = 4_000_000
 
 
 @final
@@ -52,6 +55,7 @@ class Products:
         count: How many gradients or products are to be computed at this model.
         accuracy: Relative error that each entry of a diagonal may have; 0 for exact ones.
         seed: Of random vectors.
+        refused: Why there are no products of a kind, where there are none: ways that need them are left out.
     """
 
     at: Linearization
@@ -59,6 +63,8 @@ class Products:
     count: int = 1
     accuracy: float = 0.0
     seed: int = 0
+    refused: list[Exception] = field(default_factory=list, init=False, repr=False)
+    _costs: dict[str, Cost] = field(default_factory=dict, init=False, repr=False)
 
     # ------------------------------------------------------------------------------------------------------------ tasks
 
@@ -67,14 +73,14 @@ class Products:
         n, m = self.at.shape
         dense = self._itemsize * n * m
         whole = functools.partial(functools.partial, probes.jacobian, self.at, memory=np.inf)
-        yield self._way("forward", m, self._forward, dense, functools.partial(whole, mode="forward"), "forward")
-        yield self._way("reverse", n, self._reverse, dense, functools.partial(whole, mode="reverse"), "reverse")
+        yield from self._way("forward", m, "forward", dense, functools.partial(whole, mode="forward"), "forward")
+        yield from self._way("reverse", n, "reverse", dense, functools.partial(whole, mode="reverse"), "reverse")
         if self.coloring is not None:
-            found, cost = self.coloring, self._forward if self.coloring.mode == "forward" else self._reverse
+            found = self.coloring
             # Values and indices, the indices of both orders that products are read off with, and the colouring's own.
             entries = found.pattern.nnz * (self._itemsize + 4 * found.pattern.indices.itemsize)
             sparse = functools.partial(functools.partial, probes.sparse_jacobian, self.at, found, seed=self.seed)
-            yield self._way(f"coloured ({found.count})", found.count, cost, entries, sparse, found)
+            yield from self._way(f"coloured ({found.count})", found.count, found.mode or "forward", entries, sparse, found)
 
     def gradient(self) -> Iterator[Way]:
         """``J* w``."""
@@ -83,14 +89,13 @@ class Products:
             cotangent = ravel(conform("cotangent", w, self.at.data_spec))
             return self._unknowns(np.array([cotangent @ column for column in self._columns()]))
 
-        yield self._way("reverse", self.count, self._reverse, 0, lambda: self.at.vjp, "reverse")
-        yield self._way("forward", self.count * self.at.shape[1], self._forward, 0, lambda: by_columns, "forward")
+        yield from self._way("reverse", self.count, "reverse", 0, lambda: self.at.vjp, "reverse")
+        yield from self._way("forward", self.count * self.at.shape[1], "forward", 0, lambda: by_columns, "forward")
         yield from self._with_matrix(1, lambda matrix, w: self._unknowns(matrix().T @ ravel(conform("cotangent", w, self.at.data_spec))))
 
     def gauss_newton_product(self) -> Iterator[Way]:
         """``J* W J v``, weights being optional."""
-        both = Cost(self._forward.seconds + self._reverse.seconds, max(self._forward.memory, self._reverse.memory))
-        yield self._way("products", self.count, both, 0, lambda: self.at.gauss_newton_product, "products")
+        yield from self._way("products", self.count, "gauss_newton", 0, lambda: self.at.gauss_newton_product, "products")
 
         def product(matrix: Callable[[], Any], v: Nest, weights: Nest | None = None) -> Nest:
             change = matrix() @ ravel(conform("tangent", v, self.at.model_spec))
@@ -100,12 +105,11 @@ class Products:
 
     def hessian_product(self) -> Iterator[Way]:
         """The second derivative of ``<w, F>`` along v."""
-        m, (v, w) = self.at.shape[1], self._ones
-        once = measured(lambda: ravel(self.at.hessian_product(v, w)))
-        yield self._way("products", self.count, once, 0, lambda: self.at.hessian_product, "products")
+        m = self.at.shape[1]
+        yield from self._way("products", self.count, "hessian", 0, lambda: self.at.hessian_product, "products")
         if self.count > 1:
-            way = self._way("matrix, of one cotangent", m, once, self._itemsize * m**2, self._hessian, "matrix")
-            yield dataclasses.replace(way, seconds=way.seconds + self.count * self._itemsize * m**2 / _bytes_a_second())
+            for way in self._way("matrix, of one cotangent", m, "hessian", self._itemsize * m**2, self._hessian, "matrix"):
+                yield dataclasses.replace(way, seconds=way.seconds + self.count * self._pass((m, m)))
 
     def diagonal(self) -> Iterator[Way]:
         """The diagonal of ``J* W J``, weights being optional; structured as the model."""
@@ -120,29 +124,33 @@ class Products:
                 total += scale * np.square(probes.rows(self.at, [number])[0])
             return self._unknowns(total)
 
-        yield self._way("columns", self.at.shape[1], self._forward, 0, lambda: by_columns, "forward")
-        yield self._way("rows", self.at.shape[0], self._reverse, 0, lambda: by_rows, "reverse")
+        def by_colors(way: Way) -> Callable[..., Nest]:
+            return lambda weights=None: self._unknowns(way.make()().power(2).T @ self._weights(weights))
+
+        yield from self._way("columns", self.at.shape[1], "forward", 0, lambda: by_columns, "forward")
+        yield from self._way("rows", self.at.shape[0], "reverse", 0, lambda: by_rows, "reverse")
         if self.coloring is not None:
-            *_, way = self.jacobian()
-
-            def coloured(weights: Nest | None = None) -> Nest:
-                return self._unknowns(way.make()().power(2).T @ self._weights(weights))
-
-            yield dataclasses.replace(way, make=lambda: coloured)
+            for way in self.jacobian():
+                if way.choice is self.coloring:
+                    yield dataclasses.replace(way, make=functools.partial(by_colors, way))
         if self.accuracy:
-            probed = max(6, math.ceil(2 / self.accuracy**2))
+            probed = max(6, math.ceil(2 / max(self.accuracy, 1e-9) ** 2))
 
             def estimated(weights: Nest | None = None) -> Nest:
                 return gauss_newton_diagonal(self.at, weights, products=probed, seed=self.seed).value
 
-            samples = 8 * self.at.shape[1] * probed  # kept for the error of their mean
-            yield self._way(f"random ({probed})", probed, self._reverse, samples, lambda: estimated, probed)
+            yield from self._way(f"random ({probed})", probed, "reverse", 3 * 8 * self.at.shape[1], lambda: estimated, probed)
 
     # ------------------------------------------------------------------------------------------------------------ costs
 
-    def _way(self, name: str, products: int, cost: Cost, result: int, make: Callable[[], Callable[..., Any]], choice: Any) -> Way:
-        """One of so many products, one at a time, and of a result of so many bytes."""
-        return Way(name, products * cost.seconds, result + cost.memory + self._itemsize * sum(self.at.shape), make, choice)
+    def _way(self, name: str, products: int, kind: str, result: int, make: Callable[[], Callable[..., Any]], choice: Any) -> Iterator[Way]:
+        """One of so many products, one at a time, and of a result of so many bytes; none where there are no products of that kind."""
+        try:
+            cost = self._cost(kind)
+        except (LookupError, NotImplementedError, ValueError) as error:  # TensorFlow's, of rules that are missing; and operators' own
+            self.refused.append(error)
+            return
+        yield Way(name, products * cost.seconds, result + cost.memory + self._itemsize * sum(self.at.shape), make, choice)
 
     def _with_matrix(self, passes: int, product: Callable[..., Nest]) -> Iterator[Way]:
         """What many products take with the Jacobian at hand, for each way to it."""
@@ -153,8 +161,20 @@ class Products:
             def make(way: Way = way) -> Callable[..., Any]:
                 return functools.partial(product, functools.cache(way.make()))
 
-            cost = way.seconds + self.count * passes * way.memory / _bytes_a_second()
-            yield Way(f"matrix, {way.name}", cost, way.memory, make, way.choice)
+            matrix = self.coloring.pattern if self.coloring is not None and way.choice is self.coloring else self.at.shape
+            yield Way(f"matrix, {way.name}", way.seconds + self.count * passes * self._pass(matrix), way.memory, make, way.choice)
+
+    def _pass(self, matrix: Any) -> float:
+        """Seconds that a product with a matrix, a sparse one or a dense one of such a shape, and with its tensors as vectors takes."""
+        if isinstance(matrix, tuple):
+            rows, columns = matrix
+            some = max(1, min(rows, SAMPLE // max(1, columns)))
+            matrix, times = np.ones((some, columns)), rows / some
+        else:
+            matrix, times = matrix.astype(float), 1.0
+        vectors = np.ones(matrix.shape[1]), np.ones(matrix.shape[0])
+        both = measured(lambda: (matrix @ vectors[0], matrix.T @ vectors[1])).seconds / 2
+        return times * both + measured(lambda: ravel(conform("tangent", self._unknowns(np.ones(self.at.shape[1])), self.at.model_spec))).seconds
 
     def _hessian(self) -> Callable[..., Any]:
         """Products with the matrix of second derivatives, made again where the cotangent is another one."""
@@ -169,13 +189,18 @@ class Products:
 
         return product
 
-    @functools.cached_property
-    def _forward(self) -> Cost:
-        return measured(lambda: ravel(self.at.jvp(self._ones[0])))
-
-    @functools.cached_property
-    def _reverse(self) -> Cost:
-        return measured(lambda: ravel(self.at.vjp(self._ones[1])))
+    def _cost(self, kind: str) -> Cost:
+        """Of one product of a kind."""
+        if kind not in self._costs:
+            v, w = self._ones
+            calls = {
+                "forward": lambda: ravel(self.at.jvp(v)),
+                "reverse": lambda: ravel(self.at.vjp(w)),
+                "gauss_newton": lambda: ravel(self.at.gauss_newton_product(v)),
+                "hessian": lambda: ravel(self.at.hessian_product(v, w)),
+            }
+            self._costs[kind] = measured(calls[kind])
+        return self._costs[kind]
 
     @functools.cached_property
     def _ones(self) -> tuple[Nest, Nest]:
@@ -195,10 +220,3 @@ class Products:
 
     def _unknowns(self, vector: np.ndarray) -> Nest:
         return unravel(vector, self.at.model_spec)
-
-
-@functools.cache
-def _bytes_a_second() -> float:
-    """How fast a dense matrix passes through a product with a vector on this machine."""
-    matrix, vector = np.ones((2000, 2000)), np.ones(2000)
-    return float(matrix.nbytes / measured(lambda: matrix @ vector).seconds)
