@@ -121,7 +121,7 @@ def sensitivity(
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
 ) -> None:
-    """Work out what the data resolve: coverage, depth of investigation, point spread, resolution and deviations."""
+    """Work out what the data resolve: coverage, depth of investigation, point spread, resolution and deviations. Ctrl-C keeps what is found."""
     settings = _load(config, overrides)
     own, directory = Path(f"{config.stem}-output"), output or Path(f"{config.stem}-sensitivity")
     from rich.console import Console
@@ -131,6 +131,8 @@ def sensitivity(
     run = model or (own if (own / "summary.json").is_file() else None)
     summary = job.run(settings, directory, directory=run, overwrite=overwrite, console=Console())  # type: ignore[arg-type]
     print(f"{report.sentence(summary)}\n{directory / 'report.html'}")
+    if summary["interrupted"]:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

@@ -321,6 +321,13 @@ def test_the_report_is_drawn_again_and_numbers_repeat(call: Called) -> None:
     assert code == 0 and netcdf.read(Path("three/sensitivity.nc")).identical(one), "the config that is written makes the same"
 
 
+def test_an_interruption_ends_with_its_own_code(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a process that Ctrl-C ends, 130; what was found is written."""
+    monkeypatch.setattr(job, "_images", lambda *_: (None, True))
+    code, out, _ = call("sensitivity", "lake.toml", "--set", "sensitivity.trade_off=0.002")
+    assert code == 130 and out[-1] == "lake-sensitivity/report.html" and json.loads(Path("lake-sensitivity/summary.json").read_text())["interrupted"]
+
+
 def test_an_inversion_in_the_directory_replaces_all_of_it(call: Called) -> None:
     """And the other way round: a report is of one kind of results."""
     assert call("sensitivity", "lake.toml", "--set", "sensitivity.trade_off=0.002", "--output", "both")[0] == 0

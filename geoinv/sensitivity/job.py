@@ -80,12 +80,14 @@ class Resolved(NamedTuple):
         found: Its informed directions.
         data: Everything on the grid, as `fields` makes it.
         warnings: What to know about it, a line each.
+        interrupted: Whether some of it is less than was asked for, because of Ctrl-C.
     """
 
     target: "Target"
     found: "Informed"
     data: "xarray.Dataset"
     warnings: list[str]
+    interrupted: bool
 
 
 def resolve(config: Settings, console: "Console", finished: rundir.Run | None = None) -> Resolved:
@@ -104,13 +106,14 @@ def resolve(config: Settings, console: "Console", finished: rundir.Run | None = 
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     options, cells = config.sensitivity, _cells(config, target)
     found = _directions(config, target, console)
-    images = _images(target, found, cells, console)
+    images, stopped = _images(target, found, cells, console)
     spread = _spread(config, found, console)
     warnings = list(_warnings(options.samples, found, images is None, spread))
     for line in warnings:
         console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
     shown = found.point_spread(cells) if images is None else images
-    return Resolved(target, found, fields(target, found, cells, shown, spread, investigated=options.investigated), warnings)
+    data = fields(target, found, cells, shown, spread, investigated=options.investigated)
+    return Resolved(target, found, data, warnings, found.interrupted or stopped or spread.prior.products < options.samples)
 
 
 def _finished(config: Settings, directory: Path) -> rundir.Run:
@@ -140,12 +143,13 @@ def _directions(config: Settings, target: "Target", console: "Console") -> "Info
     return found
 
 
-def _images(target: "Target", found: "Informed", cells: np.ndarray, console: "Console") -> np.ndarray | None:
-    """Point-spread functions, right to a thousandth, by solves that the directions found precondition; none where these are too few."""
+def _images(target: "Target", found: "Informed", cells: np.ndarray, console: "Console") -> tuple[np.ndarray | None, bool]:
+    """Point-spread functions, right to a thousandth, by solves that the directions found precondition, none where these are too few; and
+    whether Ctrl-C ended them."""
     from geoinv.operators.sensitivity import Posterior
 
     if found.interrupted or reach(found)["smallest_eigenvalue"] > SOLVED:
-        return None
+        return None, False
     exact = Posterior(target.at, target.weights, lambda m: target.prior.precision @ m, tolerance=1e-4, preconditioner=found.covariance)
     images = []
     try:
@@ -154,8 +158,8 @@ def _images(target: "Target", found: "Informed", cells: np.ndarray, console: "Co
                 images.append(exact.point_spread([cell])[:, 0])
                 advance(1)
     except KeyboardInterrupt:
-        return None
-    return np.stack(images, axis=1)
+        return None, True
+    return np.stack(images, axis=1), False
 
 
 def _spread(config: Settings, found: "Informed", console: "Console") -> "Spread":
@@ -263,7 +267,7 @@ def numbers(config: Settings, resolved: Resolved) -> dict[str, Any]:
     """What came of it, in numbers."""
     from geoinv.operators.forward import ravel
 
-    target, found, data, warnings = resolved
+    target, found, data, warnings, interrupted = resolved
     return {
         "kind": config.kind,
         "n_model": int(target.active.sum()),
@@ -277,7 +281,7 @@ def numbers(config: Settings, resolved: Resolved) -> dict[str, Any]:
         "largest_resolution": float(np.nanmax(data["resolution"])),
         "least_deviation_ratio": float(np.nanmin(data["deviation"] / data["prior_deviation"])),
         "depth_of_investigation_m": float(np.nanmedian(data["depth_of_investigation"])),
-        "interrupted": found.interrupted,
+        "interrupted": interrupted,
         "notes": list(target.notes),
         "warnings": warnings,
     }

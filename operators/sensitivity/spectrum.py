@@ -112,47 +112,42 @@ def condition(at: Linearization, *, uncertainty: Nest | None = None, scale: Nest
     checks.count("the Jacobian's smaller side", min(at.shape))
     steps = checks.count("steps", steps)
     push, pull = _whitened(at, uncertainty, scale)
-    tall, count = at.shape[0] >= at.shape[1], min(steps, *at.shape)
+    tall, count, unit = at.shape[0] >= at.shape[1], min(steps, *at.shape), rounding(at)
     ahead, back = (push, pull) if tall else (pull, push)  # A of full column rank, where J has full rank
-    v = np.random.default_rng(seed).standard_normal(min(at.shape))
-    right: list[np.ndarray] = [v / np.linalg.norm(v)]
-    left: list[np.ndarray] = []
-    beta, unit = 0.0, rounding(at)
-    alphas: list[float] = []
-    betas: list[float] = []
+    start = np.random.default_rng(seed).standard_normal(min(at.shape))
+    alphas, betas, blind = _bidiagonalised(ahead, back, start, count, unit)
+    beyond = betas.pop() if len(betas) == len(alphas) else 0.0  # what leads on from the last step
+    left, values, _ = np.linalg.svd(np.diag(alphas) + np.diag(betas, 1))
+    errors = beyond * np.abs(left[-1]) + unit * values[0]
+    return Condition(float(values[0]), 0.0 if blind else float(values[-1]), (float(errors[0]), float(errors[-1])))
+
+
+def _bidiagonalised(ahead: Product, back: Product, start: np.ndarray, count: int, unit: float) -> tuple[list[float], list[float], bool]:
+    """Golub & Kahan's bidiagonal matrix of so many steps: its diagonal, what is beside it, and whether A does not see a direction.
+
+    It ends before where rounding, of `unit` relative to the largest number, leaves nothing more to find.
+    """
+    right, left = [start / np.linalg.norm(start)], list[np.ndarray]()
+    alphas, betas = list[float](), list[float]()
     for _ in tracked(range(count), "bidiagonalisation"):
         u = _orthogonal(ahead(right[-1]), left)
         alphas.append(float(np.linalg.norm(u)))
-        if alphas[-1] <= unit * max(alphas):  # a direction that A does not see
-            largest = _largest(alphas, betas)
-            return Condition(largest, 0.0, (0.0, unit * largest))
+        if alphas[-1] <= unit * max(alphas):
+            return alphas, betas, True
         left.append(u / alphas[-1])
         v = _orthogonal(back(left[-1]), right)
         beta = float(np.linalg.norm(v))
-        if beta <= unit * max(alphas):  # all that there is to find from this start
-            beta = 0.0
+        if beta <= unit * max(alphas):
             break
         betas.append(beta)
         right.append(v / beta)
-    values, vectors = _bidiagonal(alphas, betas)
-    errors, noise = beta * np.abs(vectors[-1]), unit * float(values[0])
-    return Condition(float(values[0]), float(values[-1]), (float(errors[0]) + noise, float(errors[-1]) + noise))
+    return alphas, betas, False
 
 
 def rounding(at: Linearization) -> float:
     """What rounding may make of products with a Jacobian, relative to its largest singular value: sums of as many numbers as it has."""
     leaves = tf.nest.flatten((at.model_spec, at.data_spec))
     return float(max(map(unit_of, leaves)) * np.sqrt(max(at.shape)))
-
-
-def _bidiagonal(alphas: list[float], betas: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values of the upper bidiagonal matrix, largest first, and its left vectors."""
-    left, values, _ = np.linalg.svd(np.diag(alphas) + np.diag(betas[: len(alphas) - 1], 1))
-    return values, left
-
-
-def _largest(alphas: list[float], betas: list[float]) -> float:
-    return float(_bidiagonal(alphas, betas)[0][0])
 
 
 def _orthogonal(vector: np.ndarray, basis: list[np.ndarray]) -> np.ndarray:
