@@ -22,6 +22,7 @@ _HOMES = {
     "SparseOperator": "sparse.operator",
     "AcousticWave": "seismic.acoustic",
     "Acquisition": "seismic.acquisition",
+    "Eikonal": "seismic.eikonal",
     "GravityPoisson": "gravity.poisson",
     "GravityPrism": "gravity.prism",
 }

@@ -16,7 +16,7 @@ from geoinv.operators.forward import Chain, ForwardOperator, Linearization, Stac
 from geoinv.operators.gravity.poisson import GravityPoisson
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.operators.grid import Grid
-from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition, wavelets
+from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition, Eikonal, wavelets
 from geoinv.operators.sparse import CSRMatrix, SparseOperator
 
 
@@ -204,6 +204,50 @@ def wave() -> ForwardOperator:
         return AcousticWave(Grid.uniform(shape, (10.0, 10.0)), Acquisition(places, places[:2] - 3), signal, dt=1e-3, **options) @ Velocity(shape)
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Slowness(ForwardOperator):
+    """``exp(sum_k m_k b_k / 10) / 2000``, s/m, of smooth b: travel times have kinks where waves of two ways meet, and rough models many."""
+
+    shape: tuple[int, int]
+
+    @property
+    def model_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([6], tf.float64)
+
+    @property
+    def data_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.shape, tf.float64)
+
+    @functools.cached_property
+    def basis(self) -> np.ndarray:
+        upward, easting = (np.cos(np.outer(range(3), np.linspace(0, 2, n))) for n in self.shape)
+        return np.stack([np.outer(upward[i], easting[j]) for i in range(2) for j in range(3)], axis=-1) / 10
+
+    def forward(self, model: tf.Tensor) -> tf.Tensor:
+        return tf.exp(tf.linalg.matvec(self.basis, model)) / 2000
+
+    def linearize(self, model: tf.Tensor) -> Linearization:
+        data = self.forward(model)
+        return Linearization(
+            self.model_spec, self.data_spec, data,
+            lambda v: data * tf.linalg.matvec(self.basis, v),
+            lambda w: tf.einsum("ijk,ij->k", self.basis, data * w),
+            lambda v, w: tf.einsum("ijk,ij->k", self.basis, data * w * tf.linalg.matvec(self.basis, v)),
+        )  # fmt: skip
+
+    def subset(self, units: Any) -> ForwardOperator:
+        raise NotImplementedError
+
+
+def travel_times() -> ForwardOperator:
+    """Four shots with a pick each, under a slope."""
+    grid = Grid.uniform((12, 20), (5.0, 5.0), (-60.0, 0.0))
+    active = np.add.outer(np.arange(12), np.arange(20)) < 24
+    sources, receivers = [[-3.0, 7.0], [-40.0, 81.0], [-22.0, 40.0], [-55.0, 0.0]], [[-31.0, 79.0], [-10.0, 2.0], [-41.0, 99.0], [-4.0, 33.0]]
+    return Eikonal(grid, np.array(sources), np.array(receivers), np.arange(4), active=active) @ Slowness(grid.shape)
+
+
 OPERATORS = [
     Entry("sparse", lambda: sparse(6, 5)),
     Entry("sparse complex", lambda: sparse(6, 5, dtype=tf.complex128)),
@@ -222,4 +266,5 @@ OPERATORS = [
     Entry("gravity with a trend", with_trend),
     Entry("gravity of an exponential", lambda: gravity(GravityPoisson) @ Positive(GRID.shape)),
     Entry("acoustic wave", wave, units=(2, 0)),
+    Entry("travel times", travel_times),
 ]

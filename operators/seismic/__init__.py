@@ -1,9 +1,9 @@
-"""Seismic waves by finite differences. The operators are imported on first use: wavelets and boundaries do without TensorFlow."""
+"""Seismic waves and first arrivals by finite differences. Operators are imported on first use: wavelets and boundaries do without TensorFlow."""
 
 import importlib
 from typing import Any
 
-_HOMES = {"AcousticWave": "acoustic", "Acquisition": "acquisition", "Absorbing": "boundaries"}
+_HOMES = {"AcousticWave": "acoustic", "Acquisition": "acquisition", "Absorbing": "boundaries", "Eikonal": "eikonal"}
 __all__ = list(_HOMES)
 
 

@@ -1,0 +1,182 @@
+"""First-arrival times against analytic ones, and their derivative against the system that is solved."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.sparse.linalg import spsolve_triangular
+
+from geoinv.operators import Eikonal, Grid
+
+RANDOM = np.random.default_rng(0)
+
+
+def times(grid: Grid, slowness: np.ndarray, source: Any, receivers: np.ndarray, **options: Any) -> np.ndarray:
+    return Eikonal(grid, np.atleast_2d(source), receivers, np.zeros(len(receivers), int), **options)(slowness).numpy()
+
+
+def anywhere(grid: Grid, count: int) -> np.ndarray:
+    return np.stack([RANDOM.uniform(axis[0], axis[-1], count) for axis in grid.edges], axis=1)
+
+
+def uneven(*shape: int) -> Grid:
+    return Grid(tuple(np.cumsum(RANDOM.uniform(0.5, 1.5, n + 1)) for n in shape))
+
+
+def smooth(grid: Grid) -> np.ndarray:
+    """Slowness that falls with depth and varies along it."""
+    upward, *_, easting = np.meshgrid(*grid.centers, indexing="ij")
+    return 1 / (800 - 20 * upward + 100 * np.sin(easting / 20) * np.cos(upward / 15))
+
+
+@pytest.mark.parametrize("grid", [Grid.uniform((20, 30), (2.0, 3.0)), uneven(20, 30), Grid.uniform((9, 10, 11), (2.0, 2.0, 3.0)), uneven(9, 10, 11)])
+@pytest.mark.parametrize("order", [1, 2])
+def test_homogeneous_times_are_exact(grid: Grid, order: int) -> None:
+    """For sources and receivers anywhere: on a node, an edge, a face, and at one place."""
+    node = [axis[3] for axis in grid.edges]
+    receivers = np.concatenate([anywhere(grid, 20), [node], [[*node[:-1], node[-1] + 0.3]]])
+    for source in (node, [*node[:-1], node[-1] + 0.2], np.add(node, 0.3), [axis[0] for axis in grid.edges], receivers[0]):
+        expected = np.linalg.norm(receivers - source, axis=1) / 1234
+        np.testing.assert_allclose(times(grid, np.full(grid.shape, 1 / 1234), source, receivers, order=order), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize(("ndim", "cells"), [(2, (40, 80, 160)), (3, (20, 40))])
+@pytest.mark.parametrize("order", [1, 2])
+def test_order_of_accuracy_where_velocity_is_linear_in_depth(ndim: int, cells: tuple[int, ...], order: int) -> None:
+    """Rays are arcs: cosh(g T) = 1 + (g d)^2 / (2 v_source v_receiver) (Slotnick, Geophysics 1, 1936)."""
+    errors, gradient = [], -10.0
+    source, along = np.full(ndim, 11.7), np.linspace(1, 99, 37)
+    source[0] = -3.3
+    receivers = np.stack([np.full(37, -1.3), *[along] * (ndim - 1)], axis=1)
+    for n in cells:
+        grid = Grid.uniform((n // 2, *[n] * (ndim - 1)), (100 / n,) * ndim, (-50.0, *[0.0] * (ndim - 1)))
+        velocity = 1000 + gradient * grid.centers[0]
+        model = np.broadcast_to(np.reshape(1 / velocity, (-1, *[1] * (ndim - 1))), grid.shape)
+        square = np.sum((receivers - source) ** 2, axis=1)
+        expected = np.arccosh(1 + gradient**2 * square / 2 / (1000 + gradient * source[0]) / (1000 + gradient * receivers[:, 0])) / abs(gradient)
+        errors.append(np.linalg.norm(times(grid, model, source, receivers, order=order) - expected) / np.linalg.norm(expected))
+    assert np.log2(errors[-2] / errors[-1]) > order - 0.2
+    assert errors[-1] < {1: 1e-2, 2: 2e-3}[order]
+
+
+@pytest.mark.parametrize("contrast", [1.8, 4.0])
+def test_head_waves_along_an_interface(contrast: float) -> None:
+    """Direct and head wave of two layers; the interface is where cells meet, and errors fall as their size."""
+    upper, lower, errors = 500.0, 500.0 * contrast, []
+    along = np.linspace(2, 119, 60)
+    for size in (2.0, 1.0, 0.5):
+        grid = Grid.uniform((int(40 / size), int(120 / size)), (size, size), (-40.0, 0.0))
+        model = np.where(grid.centers[0][:, np.newaxis] > -10, 1 / upper, 1 / lower) * np.ones(grid.shape)
+        found = times(grid, model, [-0.3, 1.3], np.stack([np.full(60, -0.3), along], axis=1))
+        far = along - 1.3
+        head = far / lower + 2 * 9.7 * np.sqrt(1 / upper**2 - 1 / lower**2)
+        errors.append(np.abs(found - np.minimum(far / upper, head)).max() / found.max())
+    assert errors[0] < 0.02 and errors[-1] < 0.004 and errors[-1] < 0.4 * errors[0]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("rough", [False, True])
+def test_times_are_continuous_in_places(ndim: int, rough: bool) -> None:
+    """Of a source and of receivers that cross nodes, edges and faces."""
+    grid = Grid.uniform((10, 12, 14)[:ndim], (2.0,) * ndim)
+    model, receivers = (1 / RANDOM.uniform(500, 3000, grid.shape) if rough else smooth(grid)), anywhere(grid, 40)
+    for place in ([6.0] * ndim, [6.0, 7.3, 6.0][:ndim], [7.1, 7.1, 8.0][-ndim:]):
+        for step in RANDOM.normal(size=(4, ndim)) * 1e-7:
+            moved = times(grid, model, np.add(place, step), receivers) - times(grid, model, place, receivers)
+            assert np.abs(moved).max() <= model.max() * np.linalg.norm(step) * 2, "a wave to the new place takes no longer than that"
+            moved = times(grid, model, receivers[0], np.array([place]) + step) - times(grid, model, receivers[0], np.array([place]))
+            assert np.abs(moved).max() <= model.max() * np.linalg.norm(step) * 2
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("refinement", [1, 2])
+def test_the_derivative_is_that_of_what_was_solved(order: int, refinement: int) -> None:
+    """By the assembled system, by finite differences of smooth changes, and by Euler: times are homogeneous in the slowness."""
+    grid = Grid.uniform((20, 30), (2.0, 3.0), (-40.0, 0.0))
+    sources, receivers = np.array([[-1.0, 1.0], [-19.7, 45.2], [-0.4, 88.0]]), anywhere(grid, 60)
+    operator = Eikonal(grid, sources, receivers, RANDOM.integers(0, 3, 60), order=order, refinement=refinement)
+    model, v = smooth(grid), smooth(grid)[::-1, ::-1]
+    at = operator.linearize(tf.constant(model))
+    np.testing.assert_allclose(at.jvp(model), at.data, rtol=1e-11)
+    for shot in range(3):
+        matrix, right, picks = operator.triangle(model, shot)
+        assert (abs(matrix - matrix.T) > 0).nnz == 2 * (matrix.nnz - matrix.shape[0]), "lower triangular"
+        of_shot = operator.shots == shot
+        np.testing.assert_allclose((picks @ spsolve_triangular(matrix, right @ v.ravel()))[...], at.jvp(v).numpy()[of_shot], rtol=1e-10)
+        w = np.where(of_shot, RANDOM.normal(size=60), 0)
+        adjoint = right.T @ spsolve_triangular(matrix.T.tocsr(), picks.T @ w[of_shot], lower=False)
+        np.testing.assert_allclose(at.vjp(w).numpy().ravel(), adjoint, atol=1e-11 * np.abs(adjoint).max())
+    steps = 1e-3 * 0.5 ** np.arange(4)
+    left = [np.abs(operator(model + step * v).numpy() - at.data - step * at.jvp(v).numpy()) for step in steps]
+    rates = np.log2(np.array(left[:-1]) / np.array(left[1:]))
+    assert np.abs(np.median(rates, axis=1) - 2).max() < 0.1
+
+
+def ground(grid: Grid, surface: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Cells with any ground below a surface."""
+    edges = grid.edges[1]
+    top = np.max([surface(edges[:-1] + share * np.diff(edges)) for share in np.linspace(0, 1, 9)], axis=0)
+    return grid.edges[0][:-1, np.newaxis] < top
+
+
+@pytest.mark.parametrize("shape", ["slope", "hill", "valley"])
+def test_waves_follow_the_ground(shape: str) -> None:
+    """Straight through a slope and a hill, and around the bottom of a valley, in which there is no staircase of cells."""
+    surface: Callable[[np.ndarray], np.ndarray] = {
+        "slope": lambda x: 0.4 * x - 20, "hill": lambda x: 10 - 0.3 * np.abs(x - 50), "valley": lambda x: 0.5 * np.abs(x - 50) - 20,
+    }[shape]  # fmt: skip
+    along, errors = np.linspace(1, 99, 45), []
+    receivers, source = np.stack([surface(along), along], axis=1), np.array([surface(np.array(7.3)), 7.3])
+    bottom = np.array([-20.0, 50.0])
+    direct, around = np.linalg.norm(receivers - source, axis=1), np.linalg.norm(bottom - source) + np.linalg.norm(receivers - bottom, axis=1)
+    expected = np.where((along > 50) & (shape == "valley"), around, direct) / 1000
+    for size in (2.0, 0.5):
+        grid = Grid.uniform((int(60 / size), int(100 / size)), (size, size), (-40.0, 0.0))
+        active = ground(grid, surface)
+        model = np.where(active, 1e-3, np.nan)
+        operator = Eikonal(grid, source[np.newaxis], receivers, np.zeros(45, int), active=active)
+        errors.append(np.abs(operator(model) - expected).max() / expected.max())
+        gradient = operator.linearize(tf.constant(model)).vjp(tf.ones(45, tf.float64)).numpy()
+        assert np.all(gradient[~active] == 0) and np.all(np.isfinite(gradient))
+    assert errors[0] < 6e-3 and errors[1] < 1.5e-3
+
+
+def test_subsets_are_of_shots_in_the_order_given() -> None:
+    grid = Grid.uniform((8, 10), (2.0, 2.0))
+    receivers, shots = anywhere(grid, 12), np.array([2, 0, 1, 1, 0, 2, 2, 0, 1, 0, 2, 1])
+    operator, model = Eikonal(grid, anywhere(grid, 4), receivers, shots), smooth(grid)
+    whole = operator(model).numpy()
+    np.testing.assert_array_equal(operator.subset([2, 0])(model), np.concatenate([whole[shots == 2], whole[shots == 0]]))
+    np.testing.assert_array_equal(operator(model), whole, "the same bits each time, on however many threads")
+    at, again = operator.linearize(tf.constant(model)), operator.linearize(tf.constant(model))
+    np.testing.assert_array_equal(at.vjp(whole), again.vjp(whole))
+
+
+GRID = Grid.uniform((4, 5), (1.0, 1.0))
+GIVEN: dict[str, Any] = {"sources": [[1.0, 1.0]], "receivers": [[2.0, 2.0], [3.5, 4.5]], "shots": [0, 0]}
+SPLIT = np.ones((4, 5), bool)
+SPLIT[:, 2] = False
+
+
+@pytest.mark.parametrize(("changed", "says"), [
+    ({"sources": [[1.0, 5.1]]}, r"'sources' \[1.0, 5.1\] at index 0: must be inside the grid. 1 of 1 are not"),
+    ({"receivers": [[2.0, 2.0], [np.nan, 1.0]]}, "'receivers' nan"),
+    ({"receivers": [[2.0, 2.0], [3.5, 2.5]], "active": SPLIT}, r"'receivers' \[3.5, 2.5\] at index 1: must be in an active cell. 1 of 2 are not"),
+    ({"sources": [[1.0, 1.0, 1.0]]}, r"'sources' of shape \(1, 3\): must be of shape \(points, 2\): upward, easting"),
+    ({"shots": [0, 1]}, "'shots' 1 at index 1: must be from 0 to 0"),
+    ({"shots": [0]}, r"'shots' of shape \(1,\) and type int64: must be 2 whole numbers, one for each pick"),
+    ({"shots": [0.0, 0.0]}, "and type float64: must be 2 whole numbers"),
+    ({"order": 3}, "'order' 3"),
+    ({"refinement": 0}, "'refinement' 0: must be a whole number, 1 or more"),
+    ({"active": SPLIT[1:]}, r"'active' of shape \(3, 5\): must be of shape \(4, 5\)"),
+    ({"active": SPLIT}, "'active' cells without a way to pick 1: must be connected. 1 of 2 are not reached"),
+    ({"model": np.zeros((4, 5))}, "'slowness' 0 at index 0: must be positive"),
+    ({"model": np.full((4, 5), np.nan)}, "'slowness' nan"),
+])  # fmt: skip
+def test_bad_input_is_named(changed: dict[str, Any], says: str) -> None:
+    given = GIVEN | changed
+    model = given.pop("model", np.ones((4, 5)))
+    with pytest.raises(ValueError, match=says):
+        Eikonal(GRID, **{name: np.array(value) if isinstance(value, list) else value for name, value in given.items()})(model)
