@@ -1,9 +1,7 @@
 """First-arrival travel times on a grid by factored fast marching, with the exact derivative of what is computed."""
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
@@ -14,22 +12,12 @@ import tensorflow as tf
 from .. import checks
 from ..forward import ForwardOperator, Linearization
 from ..grid import Grid
-from .marching import Front, Shot, kernels
+from .fronts import Fronts, Ways
+from .marching import Front
 from .nodes import Nodes
 
 
-class _Ways(NamedTuple):
-    """A source, and the nodes [pick, corner] and weights that its times are taken from, the distances among these."""
-
-    at: np.ndarray
-    corners: np.ndarray
-    shares: np.ndarray
-    picks: np.ndarray
-    nodes: np.ndarray
-    weights: np.ndarray
-
-
-class Triangle(NamedTuple):
+class System(NamedTuple):
     """The derivative of a shot's times T by the slowness m of cells: ``matrix dtau = right dm``, ``dT = picks dtau``.
 
     Args:
@@ -100,9 +88,9 @@ class Eikonal(ForwardOperator):
         set_field("_ways", tuple(self._all_ways()))
 
     _nodes: Nodes = None  # type: ignore[assignment]
-    _ways: tuple[_Ways, ...] = ()
+    _ways: tuple[Ways, ...] = ()
 
-    def _all_ways(self) -> Iterator[_Ways]:
+    def _all_ways(self) -> Iterator[Ways]:
         corners, shares = self._nodes.corners("sources", self.sources)
         nodes, weights = self._nodes.corners("receivers", self.receivers)
         weights = weights * np.linalg.norm(self.receivers - self.sources[self.shots], axis=1)[:, np.newaxis]
@@ -111,7 +99,7 @@ class Eikonal(ForwardOperator):
         for shot, at in enumerate(self.sources):
             picks = order[starts[shot] : starts[shot + 1]]
             if picks.size:  # a source without picks costs nothing
-                yield _Ways(at, corners[shot], shares[shot], picks, nodes[picks], weights[picks])
+                yield Ways(at, corners[shot], shares[shot], picks, nodes[picks], weights[picks])
 
     # --------------------------------------------------------------------------------------------------------- contract
 
@@ -124,18 +112,33 @@ class Eikonal(ForwardOperator):
         return tf.TensorSpec([len(self.shots)], tf.float64)
 
     def forward(self, model: tf.Tensor) -> tf.Tensor:
-        return _on_host(lambda m: self._marched(m, keep=False)[:1], [model], [self.data_spec])[0]
+        if tf.executing_eagerly():
+            return tf.convert_to_tensor(self._times(model.numpy()))
+        return _on_host(self._times, [model], [self.data_spec])[0]
 
     def linearize(self, model: tf.Tensor) -> Linearization:
+        return self._at(model) if tf.executing_eagerly() else self._in_graph(model)
+
+    def _at(self, model: tf.Tensor) -> Linearization:
+        fronts = self._marched(model.numpy())
+        return Linearization(
+            self.model_spec,
+            self.data_spec,
+            tf.convert_to_tensor(self._reached(fronts.times)),
+            lambda v: tf.convert_to_tensor(fronts.tangent(v.numpy())),
+            lambda w: tf.convert_to_tensor(fronts.cotangent(w.numpy())),
+        )
+
+    def _in_graph(self, model: tf.Tensor) -> Linearization:
         sizes = (len(self._ways), self._nodes.size)
-        specs = [self.data_spec, *(tf.TensorSpec(sizes, dtype) for dtype in (tf.float64, tf.int32, tf.uint8)), tf.TensorSpec(sizes[:1], tf.int64)]
-        data, *fronts = _on_host(lambda m: self._marched(m, keep=True), [model], specs)
+        specs = [*(tf.TensorSpec(sizes, dtype) for dtype in (tf.float64, tf.int32, tf.uint8)), tf.TensorSpec(sizes[:1], tf.int64)]
+        data, *held = _on_host(self._stacked, [model], [self.data_spec, *specs])
         return Linearization(
             self.model_spec,
             self.data_spec,
             data,
-            lambda v: _on_host(self._tangent, [model, v, *fronts], [self.data_spec])[0],
-            lambda w: _on_host(self._cotangent, [model, w, *fronts], [self.model_spec])[0],
+            lambda v: _on_host(lambda v, *given: self._held(*given).tangent(v), [v, model, *held], [self.data_spec])[0],
+            lambda w: _on_host(lambda w, *given: self._held(*given).cotangent(w), [w, model, *held], [self.model_spec])[0],
         )
 
     def subset(self, units: Any) -> "Eikonal":
@@ -151,104 +154,55 @@ class Eikonal(ForwardOperator):
 
     # ----------------------------------------------------------------------------------------------------------- matrices
 
-    def triangle(self, model: Any, shot: int) -> Triangle:
+    def triangle(self, model: Any, shot: int) -> System:
         """The system that a shot's tangent and cotangent solve, assembled.
 
         Args:
             model: The slowness [grid.shape].
             shot: Number of a source that has picks.
         """
-        ways = {int(self.shots[ways.picks[0]]): ways for ways in self._ways}[checks.choice("shot", shot, sorted(set(self.shots.tolist())))]
-        given = checks.shape("slowness", checks.finite("slowness", np.where(self._nodes.active, model, 1.0)), self.grid.shape)
-        slowness = self._slowness(given)
-        source, front = self._front(slowness, ways)
-        starts, columns, values, here, there = kernels()[3](slowness, self._nodes.mesh, source, front)
-        size, changes = front.order.size, self._nodes.changes(slowness, given)
-        above = scipy.sparse.csr_array((values, columns, starts), shape=(size, size))
+        number = sorted(set(self.shots.tolist())).index(checks.choice("shot", shot, sorted(set(self.shots.tolist()))))
+        ways, fronts = self._ways[number], self._marched(np.asarray(model, np.float64), self._ways[number : number + 1])
+        rows, seats = fronts.triangle(0)
+        size, changes = rows.order.size, self._nodes.changes(fronts.slowness, fronts.model)
+        left = scipy.sparse.csr_array((rows.entries, rows.indices, rows.starts), shape=(size, size))
         at_source = scipy.sparse.csr_array(ways.shares[np.newaxis]) @ changes[ways.corners]
-        right = scipy.sparse.diags_array(here) @ changes[front.order] + scipy.sparse.csr_array(there[:, np.newaxis]) @ at_source
-        rank = np.zeros(self._nodes.size, np.int64)
-        rank[front.order] = np.arange(size)
-        picks = np.arange(ways.picks.size + 1) * ways.nodes.shape[1]
-        taken = scipy.sparse.csr_array((ways.weights.ravel(), rank[ways.nodes].ravel(), picks), shape=(ways.picks.size, size))
-        return Triangle(scipy.sparse.eye_array(size, format="csr") - above, scipy.sparse.csr_array(right), taken)
+        right = scipy.sparse.diags_array(rows.here) @ changes[rows.order] + scipy.sparse.csr_array(rows.there[:, np.newaxis]) @ at_source
+        starts = np.arange(ways.picks.size + 1) * seats.shape[1]
+        picks = scipy.sparse.csr_array((ways.weights.ravel(), seats.ravel(), starts), shape=(ways.picks.size, size))
+        return System(scipy.sparse.eye_array(size, format="csr") - left, scipy.sparse.csr_array(right), picks)
 
-    # -------------------------------------------------------------------------------------------------------------- runs
+    # ------------------------------------------------------------------------------------------------------------- host
 
-    def _slowness(self, model: np.ndarray) -> np.ndarray:
-        """Of nodes."""
-        checks.positive("slowness", model[self.active])
-        return self._nodes.slowness(model)
+    def _marched(self, model: np.ndarray, ways: Sequence[Ways] | None = None) -> Fronts:
+        checks.positive("slowness", model[self._nodes.active])
+        return Fronts.marched(self._nodes, self._ways if ways is None else ways, len(self.shots), model, second=self.order == 2)
 
-    def _front(self, slowness: np.ndarray, ways: _Ways) -> tuple[Shot, Front]:
-        nodes = self._nodes
-        shot = nodes.shot(ways.at, ways.shares @ slowness[ways.corners])
-        tau, order, code = np.empty(nodes.size), np.empty(nodes.size, np.int32), np.zeros(nodes.size, np.uint8)
-        reached = kernels()[0](slowness, nodes.outside, nodes.links, nodes.mesh, shot, self.order == 2, tau, order, code)
-        return shot, Front(tau, order[:reached], code)
+    def _times(self, model: np.ndarray) -> np.ndarray:
+        return self._reached(self._marched(model).times)
 
-    def _marched(self, model: np.ndarray, *, keep: bool) -> list[np.ndarray]:
-        """The times, and the fronts of all sources if they are to be kept."""
-        slowness, times = self._slowness(model), np.empty(len(self.shots))
-        count, size = (len(self._ways), self._nodes.size) if keep else (0, 0)
-        kept = [np.empty((count, size), dtype) for dtype in (np.float64, np.int32, np.uint8)] + [np.empty(count, np.int64)]
-
-        def one(number: int) -> None:
-            ways = self._ways[number]
-            front = self._front(slowness, ways)[1]
-            times[ways.picks] = np.sum(ways.weights * front.tau[ways.nodes], axis=1)
-            if keep:
-                kept[0][number], kept[2][number], kept[3][number] = front.tau, front.code, front.order.size
-                kept[1][number, : front.order.size] = front.order
-
-        list(_side_by_side(one, range(len(self._ways))))
+    def _reached(self, times: np.ndarray) -> np.ndarray:
         lost = np.flatnonzero(~np.isfinite(times))
         if lost.size:
             raise checks.invalid("active", f"cells without a way to pick {lost[0]}", "connected", f"{lost.size} of {times.size} are not reached.")
-        return [times, *kept]
+        return times
 
-    def _fronts(self, model: np.ndarray, kept: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, _Ways, Shot, Front]]:
-        """What was marched, for each source: (slowness of nodes, ways, shot, front)."""
-        slowness = self._nodes.slowness(model)
-        for ways, tau, order, code, reached in zip(self._ways, *kept, strict=True):
-            shot = self._nodes.shot(ways.at, ways.shares @ slowness[ways.corners])
-            yield slowness, ways, shot, Front(tau, order[:reached], code)
+    def _stacked(self, model: np.ndarray) -> list[np.ndarray]:
+        """The times, and the fronts as arrays that a graph can hold."""
+        fronts = self._marched(model)
+        order = np.zeros((len(self._ways), self._nodes.size), np.int32)
+        for row, front in zip(order, fronts.fronts, strict=True):
+            row[: front.order.size] = front.order
+        counts = np.array([front.order.size for front in fronts.fronts])
+        tau, code = (np.stack([each[part] for each in fronts.fronts]) for part in (0, 2))
+        return [self._reached(fronts.times), tau, order, code, counts]
 
-    def _tangent(self, model: np.ndarray, v: np.ndarray, *kept: np.ndarray) -> list[np.ndarray]:
-        change, out = self._nodes.change(self._nodes.slowness(model), model, v), np.empty(len(self.shots))
-
-        def one(given: tuple[np.ndarray, _Ways, Shot, Front]) -> None:
-            slowness, ways, shot, front = given
-            moved = kernels()[1](change, ways.shares @ change[ways.corners], slowness, self._nodes.mesh, shot, front)
-            out[ways.picks] = np.sum(ways.weights * moved[ways.nodes], axis=1)
-
-        list(_side_by_side(one, self._fronts(model, kept)))
-        return [out]
-
-    def _cotangent(self, model: np.ndarray, w: np.ndarray, *kept: np.ndarray) -> list[np.ndarray]:
-        def one(given: tuple[np.ndarray, _Ways, Shot, Front]) -> np.ndarray:
-            slowness, ways, shot, front = given
-            g = np.bincount(ways.nodes.ravel(), (ways.weights * w[ways.picks][:, np.newaxis]).ravel(), self._nodes.size)
-            found, of_source = kernels()[2](g, slowness, self._nodes.mesh, shot, front)
-            np.add.at(found, ways.corners, ways.shares * of_source)
-            return found
-
-        total = np.zeros(self._nodes.size)
-        for found in _side_by_side(one, self._fronts(model, kept)):  # in the order of shots: the same sum each time
-            total += found
-        return [self._nodes.gradient(self._nodes.slowness(model), model, total)]
+    def _held(self, model: np.ndarray, *arrays: np.ndarray) -> Fronts:
+        fronts = [Front(tau, order[:count], code) for tau, order, code, count in zip(*arrays, strict=True)]
+        return Fronts(self._nodes, self._ways, len(self.shots), model, fronts)
 
 
-def _side_by_side(function: Callable[[Any], Any], items: Any) -> Iterator[Any]:
-    """What a function gives of each item, in their order, on as many threads as there are cores."""
-    kernels()  # compiled by one of them
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        yield from threads.map(function, items)
-
-
-def _on_host(function: Callable[..., list[np.ndarray]], inputs: list[tf.Tensor], specs: list[tf.TensorSpec]) -> list[tf.Tensor]:
-    """What a function of arrays gives, also in a graph."""
-    if tf.executing_eagerly():
-        return [tf.convert_to_tensor(each) for each in function(*(each.numpy() for each in inputs))]
+def _on_host(function: Callable[..., Any], inputs: list[tf.Tensor], specs: list[tf.TensorSpec]) -> list[tf.Tensor]:
+    """What a function of arrays gives, in a graph."""
     found = tf.numpy_function(function, inputs, [spec.dtype for spec in specs], name="Eikonal_runs_on_the_host_and_not_in_XLA")
     return [tf.ensure_shape(each, spec.shape) for each, spec in zip(found, specs, strict=True)]

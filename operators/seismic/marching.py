@@ -80,9 +80,38 @@ class Front(NamedTuple):
     code: Any
 
 
+class Rows(NamedTuple):
+    """The triangle as CSR arrays, nodes in their order: ``dtau = L dtau + here ds + there ds_source``.
+
+    Neighbours were done not long before: what a row needs is still in the caches.
+
+    Args:
+        starts, indices, entries: L.
+        here, there: [node]
+        order: Which nodes these are.
+    """
+
+    starts: Any
+    indices: Any
+    entries: Any
+    here: Any
+    there: Any
+    order: Any
+
+
+class Kernels(NamedTuple):
+    """The compiled functions; see each."""
+
+    march: Callable[..., Any]
+    cotangent: Callable[..., Any]
+    rows: Callable[..., Any]
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+
 @functools.cache
-def kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """(march, tangent, cotangent, rows), compiled when they are first needed: importing Numba takes half a second."""
+def kernels() -> Kernels:
+    """Compiled when they are first needed: importing Numba takes half a second."""
     import numba
     import numpy as np
 
@@ -274,18 +303,6 @@ def kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
         return blend, np.empty(ndim), np.empty(ndim, np.int64), np.empty(2 * ndim, np.int64), np.empty(2 * ndim)
 
     @inline
-    def tangent(ds: Any, d_source: Any, s: Any, mesh: Any, shot: Any, front: Any) -> Any:
-        """d tau_1 [node] from ds and that at the source: forward through the triangle."""
-        blend, work, index, columns, values = space(s, shot)
-        out = np.zeros(s.size)
-        for node in front.order:
-            count, here, there = equation(node, s, blend[node], mesh, shot, front, work, index, columns, values)
-            out[node] = here * ds[node] + there * d_source
-            for k in range(count):
-                out[node] += values[k] * out[columns[k]]
-        return out
-
-    @inline
     def cotangent(g: Any, s: Any, mesh: Any, shot: Any, front: Any) -> Any:
         """The gradients by s [node] and by that at the source from that by tau_1, which is used up: backward through the triangle."""
         blend, work, index, columns, values = space(s, shot)
@@ -301,18 +318,42 @@ def kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
 
     @inline
     def rows(s: Any, mesh: Any, shot: Any, front: Any) -> Any:
-        """The triangle as CSR arrays, nodes in their order: tau_1 = L tau_1 + here s + there s_source, for changes of these."""
+        """The triangle, and the place of each node in it."""
         blend, work, index, columns, values = space(s, shot)
         reached, rank = front.order.size, np.full(s.size, -1, np.int32)
         starts, indices, entries = np.zeros(reached + 1, np.int64), np.empty(values.size * reached, np.int32), np.empty(values.size * reached)
-        own, other = np.empty(reached), np.empty(reached)
+        here, there = np.empty(reached), np.empty(reached)
         for k in range(reached):
             node = front.order[k]
             rank[node] = k
-            count, own[k], other[k] = equation(node, s, blend[node], mesh, shot, front, work, index, columns, values)
+            count, here[k], there[k] = equation(node, s, blend[node], mesh, shot, front, work, index, columns, values)
             for j in range(count):
                 indices[starts[k] + j], entries[starts[k] + j] = rank[columns[j]], values[j]
             starts[k + 1] = starts[k] + count
-        return starts, indices[: starts[reached]], entries[: starts[reached]], own, other
+        size = starts[reached]
+        return Rows(starts, indices[:size].copy(), entries[:size].copy(), here, there, front.order), rank
 
-    return march, tangent, cotangent, rows
+    @inline
+    def forward(rows: Any, ds: Any, d_source: Any) -> Any:
+        """dtau, nodes in their order, from ds [node] and that at the source."""
+        out = np.empty(rows.order.size)
+        for k in range(out.size):
+            total = rows.here[k] * ds[rows.order[k]] + rows.there[k] * d_source
+            for j in range(rows.starts[k], rows.starts[k + 1]):
+                total += rows.entries[j] * out[rows.indices[j]]
+            out[k] = total
+        return out
+
+    @inline
+    def backward(rows: Any, g: Any, size: Any) -> Any:
+        """The gradients by s [node], of so many nodes, and by that at the source from that by tau, nodes in their order, which is used up."""
+        out, of_source = np.zeros(size), 0.0
+        for k in range(g.size - 1, -1, -1):
+            if g[k] != 0.0:
+                out[rows.order[k]] = rows.here[k] * g[k]
+                of_source += rows.there[k] * g[k]
+                for j in range(rows.starts[k], rows.starts[k + 1]):
+                    g[rows.indices[j]] += rows.entries[j] * g[k]
+        return out, of_source
+
+    return Kernels(march, cotangent, rows, forward, backward)

@@ -1,0 +1,144 @@
+"""What a march through a model leaves for its derivative: the fronts of all sources, and products with their triangles."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from .marching import Front, Rows, Shot, kernels
+from .nodes import Nodes
+
+#: Bytes that assembled triangles may take; larger ones are assembled again for each tangent.
+ASSEMBLED = 2e9
+
+
+class Ways(NamedTuple):
+    """From a source to its picks.
+
+    Args:
+        at: [axis] its position, m.
+        corners, shares: The nodes around it, and their weights at its place.
+        picks: [pick] their numbers among all.
+        nodes, weights: [pick, corner] the nodes around receivers, and their weights there times the distance from the source, m.
+    """
+
+    at: np.ndarray
+    corners: np.ndarray
+    shares: np.ndarray
+    picks: np.ndarray
+    nodes: np.ndarray
+    weights: np.ndarray
+
+
+class Triangle(NamedTuple):
+    """The system of a source, assembled, and where its picks stand in it [pick, corner]."""
+
+    rows: Rows
+    seats: np.ndarray
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Fronts:
+    """Those of all sources at a model.
+
+    Args:
+        nodes: Of the grid.
+        ways: Of the sources.
+        picks: How many there are.
+        model: The slowness of cells [grid.shape], s/m.
+        fronts: One for each of the ways.
+    """
+
+    nodes: Nodes
+    ways: Sequence[Ways]
+    picks: int
+    model: np.ndarray
+    fronts: Sequence[Front]
+
+    @classmethod
+    def marched(cls, nodes: Nodes, ways: Sequence[Ways], picks: int, model: np.ndarray, *, second: bool) -> "Fronts":
+        """Times from all sources, on as many threads as there are cores."""
+        slowness = nodes.slowness(model)
+
+        def one(of: Ways) -> Front:
+            tau, order, code = np.empty(nodes.size), np.empty(nodes.size, np.int32), np.zeros(nodes.size, np.uint8)
+            shot = nodes.shot(of.at, of.shares @ slowness[of.corners])
+            reached = kernels().march(slowness, nodes.outside, nodes.links, nodes.mesh, shot, second, tau, order, code)
+            return Front(tau, order[:reached], code)
+
+        return cls(nodes, ways, picks, model, list(_side_by_side(one, ways)))
+
+    @property
+    def times(self) -> np.ndarray:
+        """[pick], s; infinite where no way leads."""
+        found = np.empty(self.picks)
+        for of, front in zip(self.ways, self.fronts, strict=True):
+            found[of.picks] = np.sum(of.weights * front.tau[of.nodes], axis=1)
+        return found
+
+    @functools.cached_property
+    def slowness(self) -> np.ndarray:
+        """Of nodes."""
+        return self.nodes.slowness(self.model)
+
+    def tangent(self, v: np.ndarray) -> np.ndarray:
+        """The change of times [pick] for a change of the model [grid.shape]."""
+        change, out = self.nodes.change(self.slowness, self.model, v), np.empty(self.picks)
+
+        def one(number: int) -> None:
+            of, (rows, seats) = self.ways[number], self.triangle(number)
+            moved = kernels().forward(rows, change, of.shares @ change[of.corners])
+            out[of.picks] = np.sum(of.weights * moved[seats], axis=1)
+
+        list(_side_by_side(one, range(len(self.ways))))
+        return out
+
+    def cotangent(self, w: np.ndarray) -> np.ndarray:
+        """The gradient by the model [grid.shape] from that by times [pick]."""
+
+        def one(number: int) -> np.ndarray:
+            of, front = self.ways[number], self.fronts[number]
+            weights = (of.weights * w[of.picks][:, np.newaxis]).ravel()
+            if number in self._triangles:
+                rows, seats = self._triangles[number]
+                found, of_source = kernels().backward(rows, np.bincount(seats.ravel(), weights, rows.order.size), self.nodes.size)
+            else:  # of the nodes on the ways alone: less than to assemble them all
+                g = np.bincount(of.nodes.ravel(), weights, self.nodes.size)
+                found, of_source = kernels().cotangent(g, self.slowness, self.nodes.mesh, self.shot(of), front)
+            np.add.at(found, of.corners, of.shares * of_source)
+            return found
+
+        total = np.zeros(self.nodes.size)
+        for found in _side_by_side(one, range(len(self.ways))):  # in the order of sources: the same sum each time
+            total += found
+        return self.nodes.gradient(self.slowness, self.model, total)
+
+    def triangle(self, number: int) -> Triangle:
+        """Of a source, kept if all of them may be."""
+        if number in self._triangles:
+            return self._triangles[number]
+        of, front = self.ways[number], self.fronts[number]
+        rows, rank = kernels().rows(self.slowness, self.nodes.mesh, self.shot(of), front)
+        found = Triangle(rows, rank[of.nodes])
+        if len(self.ways) * sum(each.nbytes for each in (*rows, found.seats)) <= ASSEMBLED:
+            self._triangles[number] = found
+        return found
+
+    def shot(self, of: Ways) -> Shot:
+        return self.nodes.shot(of.at, of.shares @ self.slowness[of.corners])
+
+    @functools.cached_property
+    def _triangles(self) -> dict[int, Triangle]:
+        return {}
+
+
+def _side_by_side(function: Callable[[Any], Any], items: Any) -> Iterator[Any]:
+    """What a function gives of each item, in their order."""
+    kernels()  # compiled by one thread
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield from threads.map(function, items)
