@@ -15,6 +15,7 @@ import scipy.sparse
 from .. import checks
 from ..forward import Linearization, ravel, unravel
 from .colors import Coloring, Mode
+from .entries import compare, place
 from .progress import tracked
 
 #: What an entry of a product may differ by from what a sparse Jacobian makes of the same vector, relative to the sum of what it is made of.
@@ -132,7 +133,7 @@ def sparse_jacobian(at: Linearization, pattern: Any, *, seed: int = 0) -> scipy.
     mode: Mode = found.mode or "forward"
     product, values = _product(at, mode), np.empty(where.nnz, _single_or_more(at))
     for mask, entries, places in tracked(found.products(), "Jacobian", found.count):
-        values[entries] = product(mask.astype(values.dtype))[places]
+        place()(values, entries, product(mask.astype(values.dtype)).astype(values.dtype, copy=False), places)
     made = scipy.sparse.csr_array((values, where.indices, where.indptr), shape=where.shape)
     _try(at, made, mode, seed)
     return made
@@ -146,11 +147,9 @@ def _single_or_more(at: Linearization) -> np.dtype:
 def _try(at: Linearization, found: scipy.sparse.csr_array, mode: Mode, seed: int) -> None:
     """Raise if a matrix is not the Jacobian, by what both make of a random vector, with products of the mode that it was made of."""
     name, matrix = ("row", found) if mode == "forward" else ("column", found.T.tocsr())
-    vector = np.random.default_rng(seed).uniform(1, 2, matrix.shape[1]).astype(found.dtype)
-    product = np.asarray(_product(at, mode)(vector))
-    expected = product.astype(found.dtype)
-    with np.errstate(invalid="ignore"):
-        off, made_of = np.abs(matrix @ vector - expected), np.maximum(abs(matrix) @ vector, np.abs(expected))
+    vector = 1 + np.random.default_rng(seed).random(matrix.shape[1], found.dtype)
+    product = _product(at, mode)(vector)
+    off, made_of = compare()(matrix.indptr, matrix.indices, matrix.data, vector, product.astype(found.dtype, copy=False))
     if not np.all(np.isfinite(off)):
         raise checks.invalid("products", f"that are not finite, {name} {np.flatnonzero(~np.isfinite(off))[0]} first of all", "finite")
     rounding = float(np.finfo(product.dtype).eps) if product.dtype.itemsize > 2 else 1e-2  # bfloat16 is none of NumPy's
