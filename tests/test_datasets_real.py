@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geoinv.datasets import csv, projection, survey, topography, ubc
+from geoinv.datasets import csv, picks, projection, sgt, survey, topography, ubc
 from geoinv.datasets.table import read_table
 
 DATA = Path(os.environ.get("GEOINV_DATA", "GEOINV_DATA-is-not-set"))
@@ -64,3 +64,12 @@ def test_do27_files_round_trip(tmp_path):
     assert grid.edges[0][-1] == 450.0 and grid.widths[0][-1] < grid.widths[0][0]
     ubc.write_mesh(tmp_path / "a.msh", grid)
     assert (tmp_path / "a.msh").read_text().split() == mesh.read_text().split()
+
+
+def test_koenigsee_picks(tmp_path):
+    found = picks.assign_uncertainty(sgt.read_sgt(real("koenigsee-refraction/koenigsee.sgt")), relative=0.03)
+    assert (found.sizes["sensor"], found.sizes["pick"], len(np.unique(found["shot"]))) == (63, 714, 15)  # as its README states
+    np.testing.assert_allclose([found["observed"].min(), found["observed"].max()], [0.35e-3, 28.9e-3], atol=5e-5)
+    picks.validate(found)
+    sgt.write_sgt(tmp_path / "a.sgt", found)
+    np.testing.assert_array_equal(sgt.read_sgt(tmp_path / "a.sgt")["observed"], found["observed"])
