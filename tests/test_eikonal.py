@@ -154,6 +154,30 @@ def test_subsets_are_of_shots_in_the_order_given() -> None:
     np.testing.assert_array_equal(at.vjp(whole), again.vjp(whole))
 
 
+def test_products_of_a_linearization_may_stand_in_a_graph() -> None:
+    grid = Grid.uniform((8, 10), (2.0, 2.0))
+    at = Eikonal(grid, anywhere(grid, 1), anywhere(grid, 5), np.zeros(5, int)).linearize(tf.constant(smooth(grid)))
+    v = tf.constant(smooth(grid)[::-1])
+    np.testing.assert_array_equal(tf.function(at.gauss_newton_product)(v), at.gauss_newton_product(v))
+
+
+def test_waves_go_around_a_gap_of_one_cell() -> None:
+    """A slot in the ground, and a wall in three dimensions with a hole in it."""
+    grid = Grid.uniform((20, 21), (1.0, 1.0))
+    active = np.ones(grid.shape, bool)
+    active[5:, 10] = False
+    receiver, source, tips = np.array([[20.0, 15.0]]), np.array([20.0, 5.0]), np.array([[5.0, 10.0], [5.0, 11.0]])
+    around = np.linalg.norm(tips[0] - source) + 1 + np.linalg.norm(receiver[0] - tips[1])
+    np.testing.assert_allclose(times(grid, np.where(active, 1.0, np.nan), source, receiver, active=active), around, rtol=0.02)
+    box = Grid.uniform((11, 11, 11), (1.0, 1.0, 1.0))
+    active = np.ones(box.shape, bool)
+    active[:, :, 5] = False
+    active[0, 0, 5] = True
+    far = 2 * np.sqrt(10**2 + 9.5**2 + 4.5**2)
+    found = times(box, np.where(active, 1.0, 0.0), [10.5, 10.0, 1.0], np.array([[10.5, 10.0, 10.0]]), active=active)
+    np.testing.assert_allclose(found, far, rtol=0.04)
+
+
 GRID = Grid.uniform((4, 5), (1.0, 1.0))
 GIVEN: dict[str, Any] = {"sources": [[1.0, 1.0]], "receivers": [[2.0, 2.0], [3.5, 4.5]], "shots": [0, 0]}
 SPLIT = np.ones((4, 5), bool)

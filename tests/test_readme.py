@@ -9,7 +9,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
-    inversion, sparse, waves, sensitivity = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    inversion, sparse, waves, arrivals, sensitivity = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(inversion, str(README), "exec"), {})
     assert capsys.readouterr().out.startswith("Reached the target: chi2")
     exec(compile(sparse, str(README), "exec"), {})
@@ -18,6 +18,8 @@ def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[s
     exec(compile(waves, str(README), "exec"), {})
     shape, memory = capsys.readouterr().out.splitlines()
     assert shape == "(60, 120)" and 0.2 < float(memory) < 0.5
+    exec(compile(arrivals, str(README), "exec"), {})
+    assert capsys.readouterr().out.strip() == "2.183 s, 2.183 s"
     exec(compile(sensitivity, str(README), "exec"), {})
     assert capsys.readouterr().out.splitlines() == ["(400,)", "3 1198"]
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -62,6 +62,8 @@ class Eikonal(ForwardOperator):
     active: np.ndarray | None = None
     refinement: int = 1
     order: int = 2
+    _nodes: Nodes = field(init=False, repr=False)
+    _ways: tuple[Ways, ...] = field(init=False, repr=False)
 
     xla = False
     twice_differentiable = False
@@ -87,9 +89,6 @@ class Eikonal(ForwardOperator):
         set_field("_nodes", Nodes(self.grid, active, self.refinement))
         set_field("_ways", tuple(self._all_ways()))
 
-    _nodes: Nodes = None  # type: ignore[assignment]
-    _ways: tuple[Ways, ...] = ()
-
     def _all_ways(self) -> Iterator[Ways]:
         corners, shares = self._nodes.corners("sources", self.sources)
         nodes, weights = self._nodes.corners("receivers", self.receivers)
@@ -112,33 +111,26 @@ class Eikonal(ForwardOperator):
         return tf.TensorSpec([len(self.shots)], tf.float64)
 
     def forward(self, model: tf.Tensor) -> tf.Tensor:
-        if tf.executing_eagerly():
-            return tf.convert_to_tensor(self._times(model.numpy()))
-        return _on_host(self._times, [model], [self.data_spec])[0]
+        return _on_host(lambda m: [self._reached(self._marched(m).times)], [model], [self.data_spec])[0]
 
     def linearize(self, model: tf.Tensor) -> Linearization:
-        return self._at(model) if tf.executing_eagerly() else self._in_graph(model)
+        if tf.executing_eagerly():
+            fronts = self._marched(model.numpy())
+            data, held = tf.convert_to_tensor(self._reached(fronts.times)), []
+        else:
+            sizes = (len(self._ways), self._nodes.size)
+            specs = [*(tf.TensorSpec(sizes, dtype) for dtype in (tf.float64, tf.int32, tf.uint8)), tf.TensorSpec(sizes[:1], tf.int64)]
+            fronts, (data, *held) = None, _on_host(self._stacked, [model], [self.data_spec, *specs])
 
-    def _at(self, model: tf.Tensor) -> Linearization:
-        fronts = self._marched(model.numpy())
-        return Linearization(
-            self.model_spec,
-            self.data_spec,
-            tf.convert_to_tensor(self._reached(fronts.times)),
-            lambda v: tf.convert_to_tensor(fronts.tangent(v.numpy())),
-            lambda w: tf.convert_to_tensor(fronts.cotangent(w.numpy())),
-        )
+        def at(given: Sequence[np.ndarray]) -> Fronts:
+            return fronts or self._held(*given)
 
-    def _in_graph(self, model: tf.Tensor) -> Linearization:
-        sizes = (len(self._ways), self._nodes.size)
-        specs = [*(tf.TensorSpec(sizes, dtype) for dtype in (tf.float64, tf.int32, tf.uint8)), tf.TensorSpec(sizes[:1], tf.int64)]
-        data, *held = _on_host(self._stacked, [model], [self.data_spec, *specs])
         return Linearization(
             self.model_spec,
             self.data_spec,
             data,
-            lambda v: _on_host(lambda v, *given: self._held(*given).tangent(v), [v, model, *held], [self.data_spec])[0],
-            lambda w: _on_host(lambda w, *given: self._held(*given).cotangent(w), [w, model, *held], [self.model_spec])[0],
+            lambda v: _on_host(lambda v, *given: [at(given).tangent(v)], [v, model, *held], [self.data_spec])[0],
+            lambda w: _on_host(lambda w, *given: [at(given).cotangent(w)], [w, model, *held], [self.model_spec])[0],
         )
 
     def subset(self, units: Any) -> "Eikonal":
@@ -178,9 +170,6 @@ class Eikonal(ForwardOperator):
         checks.positive("slowness", model[self._nodes.active])
         return Fronts.marched(self._nodes, self._ways if ways is None else ways, len(self.shots), model, second=self.order == 2)
 
-    def _times(self, model: np.ndarray) -> np.ndarray:
-        return self._reached(self._marched(model).times)
-
     def _reached(self, times: np.ndarray) -> np.ndarray:
         lost = np.flatnonzero(~np.isfinite(times))
         if lost.size:
@@ -202,7 +191,9 @@ class Eikonal(ForwardOperator):
         return Fronts(self._nodes, self._ways, len(self.shots), model, fronts)
 
 
-def _on_host(function: Callable[..., Any], inputs: list[tf.Tensor], specs: list[tf.TensorSpec]) -> list[tf.Tensor]:
-    """What a function of arrays gives, in a graph."""
+def _on_host(function: Callable[..., list[np.ndarray]], inputs: list[tf.Tensor], specs: list[tf.TensorSpec]) -> list[tf.Tensor]:
+    """What a function of arrays gives, also in a graph."""
+    if tf.executing_eagerly():
+        return [tf.convert_to_tensor(each) for each in function(*(each.numpy() for each in inputs))]
     found = tf.numpy_function(function, inputs, [spec.dtype for spec in specs], name="Eikonal_runs_on_the_host_and_not_in_XLA")
     return [tf.ensure_shape(each, spec.shape) for each, spec in zip(found, specs, strict=True)]
