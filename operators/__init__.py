@@ -23,6 +23,7 @@ _HOMES = {
     "AcousticWave": "seismic.acoustic",
     "Acquisition": "seismic.acquisition",
     "Eikonal": "seismic.eikonal",
+    "StraightRay": "seismic.rays",
     "GravityPoisson": "gravity.poisson",
     "GravityPrism": "gravity.prism",
 }

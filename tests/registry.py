@@ -16,7 +16,7 @@ from geoinv.operators.forward import Chain, ForwardOperator, Linearization, Stac
 from geoinv.operators.gravity.poisson import GravityPoisson
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.operators.grid import Grid
-from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition, Eikonal, wavelets
+from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition, Eikonal, StraightRay, wavelets
 from geoinv.operators.sparse import CSRMatrix, SparseOperator
 
 
@@ -248,6 +248,13 @@ def travel_times() -> ForwardOperator:
     return Eikonal(grid, np.array(sources), np.array(receivers), np.arange(4), active=active) @ Slowness(grid.shape)
 
 
+@functools.cache
+def straight_rays() -> ForwardOperator:
+    """Six rays through a box."""
+    grid, rng = Grid.uniform((3, 4, 5), (5.0, 5.0, 5.0)), np.random.default_rng(3)
+    return StraightRay(grid, *(rng.uniform(0, 15, (6, 3)) for _ in range(2)))
+
+
 OPERATORS = [
     Entry("sparse", lambda: sparse(6, 5)),
     Entry("sparse complex", lambda: sparse(6, 5, dtype=tf.complex128)),
@@ -267,4 +274,5 @@ OPERATORS = [
     Entry("gravity of an exponential", lambda: gravity(GravityPoisson) @ Positive(GRID.shape)),
     Entry("acoustic wave", wave, units=(2, 0)),
     Entry("travel times", travel_times),
+    Entry("straight rays", straight_rays),
 ]

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_HOMES = {"AcousticWave": "acoustic", "Acquisition": "acquisition", "Absorbing": "boundaries", "Eikonal": "eikonal"}
+_HOMES = {"AcousticWave": "acoustic", "Acquisition": "acquisition", "Absorbing": "boundaries", "Eikonal": "eikonal", "StraightRay": "rays"}
 __all__ = list(_HOMES)
 
 
