@@ -3,6 +3,7 @@
 Every number is held against finite differences in double precision, or against the same by another mode.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from geoinv.operators import AcousticWave, Acquisition, GravityPoisson, Grid
 from geoinv.operators.seismic import Absorbing, wavelets
-from geoinv.operators.sensitivity import linearization
+from geoinv.operators.sensitivity import Checkpointed, StoreAll, checkpointed_scan, linearization
 from geoinv.operators.sparse import CSRMatrix
 
 RUNS = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
@@ -292,3 +293,37 @@ def test_keras_trains_through_an_operator_on_uneven_batches() -> None:
     losses = net.fit(x, x @ truth @ dense.T, epochs=200, batch_size=4, verbose=0).history["loss"]
     assert losses[-1] < 1e-4 * losses[0]
     np.testing.assert_allclose(net.weights[0].numpy(), truth, atol=0.1)
+
+
+class Recurrent(keras.layers.Layer):
+    """A layer that is a loop: written out, scanned, or with checkpoints."""
+
+    def __init__(self, loop: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.loop = loop
+
+    def build(self, shape: Sequence[int]) -> None:
+        self.kernel = self.add_weight(shape=(shape[-1], shape[-1]), initializer=keras.initializers.RandomNormal(stddev=0.3, seed=1))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        def step(state: tf.Tensor) -> tf.Tensor:
+            return tf.tanh(tf.matmul(state, self.kernel)) + 0.1 * x
+
+        if self.loop == "written out":
+            return functools.reduce(lambda state, _: step(state), range(5), x)
+        return checkpointed_scan(step, x, 5, strategy=StoreAll() if self.loop == "all" else Checkpointed(2))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("loop", ["all", "checkpoints"])
+def test_layers_that_scan_train_under_mixed_precision(policy: str, loop: str) -> None:
+    """As those written out do, on batches of any size: variables are cast as they are in the layer, by derivatives too."""
+    data, weights = np.random.default_rng(0).normal(size=(2, 10, 3)).astype("float32"), []
+    for each in ("written out", loop):
+        keras.utils.set_random_seed(0)
+        network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, dtype=policy), Recurrent(each, dtype=policy)])
+        network.compile("sgd", "mse", jit_compile=False)
+        network.fit(*data, batch_size=4, epochs=2, verbose=0, shuffle=False)
+        weights.append(network.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6 if policy == "float32" else 2e-3)

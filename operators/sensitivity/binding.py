@@ -6,6 +6,7 @@ By then the loop around it may have gone on, and the derivative would be that of
 
 import functools
 import hashlib
+import sys
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -32,9 +33,21 @@ def ours(file: str) -> bool:
 def bound(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that keeps to what its names stand for now, in functions of the user's that it calls by their names as well.
 
-    What changes inside of the things that are named, such as an attribute or an array's entries, is not held (see `likeness`).
+    What changes inside of the things that are named, such as an attribute or an array's entries, is not held (see `likeness`). What a Keras
+    layer around it casts its variables to is.
     """
-    return _bound(function, {})
+    keras = getattr(sys.modules.get("keras.src.backend.common.global_state"), "GLOBAL_STATE_TRACKER", None)  # no public name
+    scope = getattr(keras, "autocast_scope", None)
+    held = _bound(function, {})
+    return held if scope is None else functools.partial(_within, keras, scope, held)
+
+
+def _within(keras: Any, scope: Any, function: Callable[..., Any], *given: Any) -> Any:
+    before, keras.autocast_scope = getattr(keras, "autocast_scope", None), scope
+    try:
+        return function(*given)
+    finally:
+        keras.autocast_scope = before
 
 
 def _bound(given: Any, seen: dict[int, Any]) -> Any:
