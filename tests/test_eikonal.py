@@ -169,6 +169,9 @@ def test_waves_go_around_a_gap_of_one_cell() -> None:
     receiver, source, tips = np.array([[20.0, 15.0]]), np.array([20.0, 5.0]), np.array([[5.0, 10.0], [5.0, 11.0]])
     around = np.linalg.norm(tips[0] - source) + 1 + np.linalg.norm(receiver[0] - tips[1])
     np.testing.assert_allclose(times(grid, np.where(active, 1.0, np.nan), source, receiver, active=active), around, rtol=0.02)
+    beside = np.array([20.0, 9.5]), np.array([[20.0, 11.5]])  # the straight way across the slot is shorter than the nodes around a source reach
+    around = np.linalg.norm(tips[0] - beside[0]) + 1 + np.linalg.norm(beside[1][0] - tips[1])
+    np.testing.assert_allclose(times(grid, np.where(active, 1.0, np.nan), *beside, active=active), around, rtol=0.02)
     box = Grid.uniform((11, 11, 11), (1.0, 1.0, 1.0))
     active = np.ones(box.shape, bool)
     active[:, :, 5] = False

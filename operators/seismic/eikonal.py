@@ -98,7 +98,8 @@ class Eikonal(ForwardOperator):
         for shot, at in enumerate(self.sources):
             picks = order[starts[shot] : starts[shot + 1]]
             if picks.size:  # a source without picks costs nothing
-                yield Ways(at, corners[shot], shares[shot], picks, nodes[picks], weights[picks])
+                zone = self._nodes.zone(at, corners[shot])
+                yield Ways(np.ascontiguousarray(at), corners[shot], shares[shot], *zone, picks, nodes[picks], weights[picks])
 
     # --------------------------------------------------------------------------------------------------------- contract
 

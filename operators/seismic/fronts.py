@@ -22,6 +22,7 @@ class Ways(NamedTuple):
     Args:
         at: [axis] its position, m.
         corners, shares: The nodes around it, and their weights at its place.
+        zone, blend: The nodes that take a share of the straight way from it, and that share.
         picks: [pick] their numbers among all.
         nodes, weights: [pick, corner] the nodes around receivers, and their weights there times the distance from the source, m.
     """
@@ -29,9 +30,15 @@ class Ways(NamedTuple):
     at: np.ndarray
     corners: np.ndarray
     shares: np.ndarray
+    zone: np.ndarray
+    blend: np.ndarray
     picks: np.ndarray
     nodes: np.ndarray
     weights: np.ndarray
+
+    def shot(self, slowness: np.ndarray) -> Shot:
+        """The source in a medium of such slowness [node]."""
+        return Shot(self.at, float(self.shares @ slowness[self.corners]), self.zone, self.blend)
 
 
 class Triangle(NamedTuple):
@@ -67,7 +74,7 @@ class Fronts:
 
         def one(of: Ways) -> Front:
             tau, order, code = np.empty(nodes.size), np.empty(nodes.size, np.int32), np.zeros(nodes.size, np.uint8)
-            shot = nodes.shot(of.at, of.shares @ slowness[of.corners])
+            shot = of.shot(slowness)
             reached = kernels().march(slowness, nodes.outside, nodes.links, nodes.mesh, shot, second, tau, order, code)
             return Front(tau, order[:reached], code)
 
@@ -109,7 +116,7 @@ class Fronts:
                 found, of_source = kernels().backward(rows, np.bincount(seats.ravel(), weights, rows.order.size), self.nodes.size)
             else:  # of the nodes on the ways alone: less than to assemble them all
                 g = np.bincount(of.nodes.ravel(), weights, self.nodes.size)
-                found, of_source = kernels().cotangent(g, self.slowness, self.nodes.mesh, self.shot(of), front)
+                found, of_source = kernels().cotangent(g, self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
             np.add.at(found, of.corners, of.shares * of_source)
             return found
 
@@ -123,14 +130,11 @@ class Fronts:
         if number in self._triangles:
             return self._triangles[number]
         of, front = self.ways[number], self.fronts[number]
-        rows, rank = kernels().rows(self.slowness, self.nodes.mesh, self.shot(of), front)
+        rows, rank = kernels().rows(self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
         found = Triangle(rows, rank[of.nodes])
         if len(self.ways) * sum(each.nbytes for each in (*rows, found.seats)) <= ASSEMBLED:
             self._triangles[number] = found
         return found
-
-    def shot(self, of: Ways) -> Shot:
-        return self.nodes.shot(of.at, of.shares @ self.slowness[of.corners])
 
     @functools.cached_property
     def _triangles(self) -> dict[int, Triangle]:

@@ -12,10 +12,11 @@ from typing import final
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.csgraph
 
 from .. import checks
 from ..grid import Grid
-from .marching import OUTSIDE, Mesh, Shot
+from .marching import OUTSIDE, Mesh
 
 #: Distances from a source, in spacings beyond those of its cell's corners, at which the straight way's share begins to fall and has ended.
 BLEND = 2.0
@@ -135,8 +136,13 @@ class Nodes:
             weights = (weights[:, :, np.newaxis] * np.stack([1 - upper, upper], axis=1)[:, np.newaxis]).reshape(len(points), -1)
         return nodes, weights
 
-    def shot(self, at: np.ndarray, slowness: float) -> Shot:
-        """A source at a position, with the nodes around it."""
+    def zone(self, at: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nodes around a position that take a share of the straight way from it, and that share.
+
+        Args:
+            at: [axis] m.
+            corners: The nodes of its cell: those that these are linked with, within reach, count, and not those across a gap.
+        """
         spans, distances = [], []
         for axis, x in zip(self.edges, at, strict=True):
             widths = np.diff(axis)
@@ -147,8 +153,20 @@ class Nodes:
         square = functools.reduce(np.add.outer, [each**2 for each in distances]).ravel()
         nodes = self._number(np.stack([each.ravel() for each in np.meshgrid(*spans, indexing="ij")]))
         far = np.clip((np.sqrt(square) - np.sqrt(at.size)) / BLEND, 0, 1)
-        kept = (far < 1) & (self.outside[nodes] != OUTSIDE)
-        return Shot(np.ascontiguousarray(at), float(slowness), nodes[kept], (1 - far**2 * (3 - 2 * far))[kept])
+        kept = (far < 1) & self._linked(nodes, corners)
+        return nodes[kept], (1 - far**2 * (3 - 2 * far))[kept]
+
+    def _linked(self, nodes: np.ndarray, corners: np.ndarray) -> np.ndarray:
+        """Which of some nodes, in ascending order, are linked with some of them, by way of them."""
+        pairs = []
+        for axis, stride in enumerate(self.mesh.strides):
+            place = np.searchsorted(nodes, nodes + stride)
+            there = (place < nodes.size) & (nodes[np.minimum(place, nodes.size - 1)] == nodes + stride) & ((self.links[nodes] >> axis & 1) > 0)
+            pairs.append(np.stack([np.flatnonzero(there), place[there]]))
+        rows, columns = np.concatenate(pairs, axis=1)
+        graph = scipy.sparse.coo_array((np.ones(rows.size), (rows, columns)), shape=(nodes.size, nodes.size))
+        _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        return np.isin(group, group[np.searchsorted(nodes, corners)])
 
     def _number(self, index: np.ndarray) -> np.ndarray:
         """The number of nodes from their index [axis, node] without the margin."""
