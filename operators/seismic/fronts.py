@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from .marching import Front, Rows, Shot, kernels
+from . import marching
+from .marching import Front, Rows, Shot
 from .nodes import Nodes
 
 #: Bytes that assembled triangles may take; larger ones are assembled again for each tangent.
@@ -75,7 +76,7 @@ class Fronts:
         def one(of: Ways) -> Front:
             tau, order, code = np.empty(nodes.size), np.empty(nodes.size, np.int32), np.zeros(nodes.size, np.uint8)
             shot = of.shot(slowness)
-            reached = kernels().march(slowness, nodes.outside, nodes.links, nodes.mesh, shot, second, tau, order, code)
+            reached = marching.march(slowness, nodes.outside, nodes.links, nodes.mesh, shot, second, tau, order, code)
             return Front(tau, order[:reached], code)
 
         return cls(nodes, ways, picks, model, list(_side_by_side(one, ways)))
@@ -99,7 +100,7 @@ class Fronts:
 
         def one(number: int) -> None:
             of, (rows, seats) = self.ways[number], self.triangle(number)
-            moved = kernels().forward(rows, change, of.shares @ change[of.corners])
+            moved = marching.forward(rows, change, of.shares @ change[of.corners])
             out[of.picks] = np.sum(of.weights * moved[seats], axis=1)
 
         list(_side_by_side(one, range(len(self.ways))))
@@ -113,10 +114,10 @@ class Fronts:
             weights = (of.weights * w[of.picks][:, np.newaxis]).ravel()
             if number in self._triangles:
                 rows, seats = self._triangles[number]
-                found, of_source = kernels().backward(rows, np.bincount(seats.ravel(), weights, rows.order.size), self.nodes.size)
+                found, of_source = marching.backward(rows, np.bincount(seats.ravel(), weights, rows.order.size), self.nodes.size)
             else:  # of the nodes on the ways alone: less than to assemble them all
                 g = np.bincount(of.nodes.ravel(), weights, self.nodes.size)
-                found, of_source = kernels().cotangent(g, self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
+                found, of_source = marching.cotangent(g, self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
             np.add.at(found, of.corners, of.shares * of_source)
             return found
 
@@ -130,7 +131,7 @@ class Fronts:
         if number in self._triangles:
             return self._triangles[number]
         of, front = self.ways[number], self.fronts[number]
-        rows, rank = kernels().rows(self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
+        rows, rank = marching.rows(self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
         found = Triangle(rows, rank[of.nodes])
         if len(self.ways) * sum(each.nbytes for each in (*rows, found.seats)) <= ASSEMBLED:
             self._triangles[number] = found
@@ -143,6 +144,5 @@ class Fronts:
 
 def _side_by_side(function: Callable[[Any], Any], items: Any) -> Iterator[Any]:
     """What a function gives of each item, in their order."""
-    kernels()  # compiled by one thread
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         yield from threads.map(function, items)
