@@ -133,6 +133,21 @@ class Grid:
         low, high = (np.array([axis[end] for axis in self.edges]) for end in (0, -1))
         return np.all((points >= low) & (points <= high), axis=1)
 
+    def positions(self, name: str, given: Any) -> np.ndarray:
+        """Points in the grid [point, axis], m, in the order of its axes.
+
+        Raises:
+            ValueError: Values that are not finite, another shape, or points outside of the grid; names the first.
+        """
+        points = np.atleast_2d(checks.finite(name, given))
+        if points.ndim != 2 or points.shape[1] != self.ndim:
+            raise checks.invalid(name, f"of shape {points.shape}", f"of shape (points, {self.ndim}): {', '.join(self.dims)}")
+        outside = np.flatnonzero(~self.contains(points))
+        if outside.size:
+            given = f"{points[outside[0]]} at index {outside[0]}"
+            raise checks.invalid(name, given, "inside the grid", f"{outside.size} of {len(points)} are not.")
+        return points
+
     def cell_index(self, points: np.ndarray) -> np.ndarray:
         """The index [point, axis] of the cell that holds each point; one on a face belongs to the upper cell, the last face to the last cell."""
         columns = [np.searchsorted(axis, column, side="right") - 1 for axis, column in zip(self.edges, points.T, strict=True)]

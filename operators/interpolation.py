@@ -34,15 +34,10 @@ def interpolate(grid: Grid, points: Any, *, derivative: Sequence[int] | None = N
     Raises:
         ValueError: Points outside the grid, a derivative above the degree, an axis with fewer than degree + 1 cells.
     """
-    points = np.atleast_2d(checks.finite("points", points))
+    points = grid.positions("points", points)
     orders = (0,) * grid.ndim if derivative is None else tuple(derivative)
     if len(orders) != grid.ndim:
         raise checks.invalid("derivative", orders, f"one number for each of {', '.join(grid.dims)}")
-    if points.ndim != 2 or points.shape[1] != grid.ndim:
-        raise checks.invalid("points", f"of shape {points.shape}", f"of shape (points, {grid.ndim}): {', '.join(grid.dims)}")
-    outside = np.flatnonzero(~grid.contains(points))
-    if outside.size:
-        raise checks.invalid("points", f"{points[outside[0]]} at index {outside[0]}", "inside the grid", f"{outside.size} of {len(points)} are not.")
     columns = np.zeros((len(points), 1), dtype=np.int64)
     values = np.ones((len(points), 1))
     for axis, (centers, order) in enumerate(zip(grid.centers, orders, strict=True)):

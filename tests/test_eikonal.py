@@ -188,7 +188,7 @@ SPLIT[:, 2] = False
 
 
 @pytest.mark.parametrize(("changed", "says"), [
-    ({"sources": [[1.0, 5.1]]}, r"'sources' \[1.0, 5.1\] at index 0: must be inside the grid. 1 of 1 are not"),
+    ({"sources": [[1.0, 5.1]]}, r"'sources' \[1.  5.1\] at index 0: must be inside the grid. 1 of 1 are not"),
     ({"receivers": [[2.0, 2.0], [np.nan, 1.0]]}, "'receivers' nan"),
     ({"receivers": [[2.0, 2.0], [3.5, 2.5]], "active": SPLIT}, r"'receivers' \[3.5, 2.5\] at index 1: must be in an active cell. 1 of 2 are not"),
     ({"sources": [[1.0, 1.0, 1.0]]}, r"'sources' of shape \(1, 3\): must be of shape \(points, 2\): upward, easting"),

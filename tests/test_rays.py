@@ -77,10 +77,10 @@ GRID = Grid.uniform((3, 4), (1.0, 2.0))
 
 
 @pytest.mark.parametrize(("sources", "receivers", "says"), [
-    ([[0.5, 9.0]], [[0.5, 1.0]], r"'sources' \[0.5, 9.0\] at index 0: must be inside the grid. 1 of 1 are not"),
+    ([[0.5, 9.0]], [[0.5, 1.0]], r"'sources' \[0.5 9. \] at index 0: must be inside the grid. 1 of 1 are not"),
     ([[0.5, 1.0]], [[0.5, np.nan]], "'receivers' nan at index 1: must be finite"),
     ([[0.5, 1.0]], [[0.5, 1.0], [1.0, 1.0]], r"'receivers' of shape \(2, 2\): must be of shape \(1, 2\), as the sources"),
-    ([[0.5, 1.0, 1.0]], [[0.5, 1.0]], r"'sources' of shape \(1, 3\): must be of shape \(rays, 2\): upward, easting"),
+    ([[0.5, 1.0, 1.0]], [[0.5, 1.0]], r"'sources' of shape \(1, 3\): must be of shape \(points, 2\): upward, easting"),
 ])  # fmt: skip
 def test_bad_input_is_named(sources: Any, receivers: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):

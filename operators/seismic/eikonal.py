@@ -71,9 +71,9 @@ class Eikonal(ForwardOperator):
     def __post_init__(self) -> None:
         set_field = functools.partial(object.__setattr__, self)
         for name in ("sources", "receivers"):
-            points = np.atleast_2d(checks.finite(name, getattr(self, name)))
-            if points.ndim != 2 or points.shape[1] != self.grid.ndim or not points.size:
-                raise checks.invalid(name, f"of shape {points.shape}", f"of shape (points, {self.grid.ndim}): {', '.join(self.grid.dims)}")
+            points = self.grid.positions(name, getattr(self, name))
+            if not len(points):
+                raise checks.invalid(name, "of none", "one or more")
             set_field(name, points)
         shots = np.asarray(self.shots)
         if shots.shape != (len(self.receivers),) or shots.dtype.kind not in "iu":

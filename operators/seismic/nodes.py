@@ -115,11 +115,8 @@ class Nodes:
         """The nodes [point, corner] around each point, and their weights in multilinear interpolation.
 
         Raises:
-            ValueError: Points outside of the grid, or in no active cell.
+            ValueError: Points in no active cell.
         """
-        away = np.flatnonzero(~self.grid.contains(points))
-        if away.size:
-            raise checks.invalid(name, f"{points[away[0]].tolist()} at index {away[0]}", "inside the grid", f"{away.size} of {len(points)} are not.")
         cells, found = np.zeros(points.shape, np.int64), np.zeros(len(points), bool)
         for upper in itertools.product((True, False), repeat=self.grid.ndim):  # a point on a face may take either cell
             trial = np.stack([self._cell(axis, column, up) for axis, column, up in zip(self.edges, points.T, upper, strict=True)], axis=1)

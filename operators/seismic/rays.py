@@ -34,7 +34,7 @@ def path_lengths(grid: Grid, sources: Any, receivers: Any) -> CSRMatrix:
     Raises:
         ValueError: Points outside of the grid, or of unequal number.
     """
-    first, last = (_points(name, grid, points) for name, points in (("sources", sources), ("receivers", receivers)))
+    first, last = (grid.positions(name, points) for name, points in (("sources", sources), ("receivers", receivers)))
     if first.shape != last.shape:
         raise checks.invalid("receivers", f"of shape {last.shape}", f"of shape {first.shape}, as the sources")
     some = max(1, AT_ONCE // sum(axis.size for axis in grid.edges))
@@ -57,16 +57,6 @@ def _crossings(grid: Grid, first: np.ndarray, along: np.ndarray) -> Iterator[np.
     for axis, edges in enumerate(grid.edges):
         step = along[:, axis, np.newaxis]
         yield np.clip(np.divide(edges - first[:, axis, np.newaxis], step, out=np.zeros((len(first), edges.size)), where=step != 0), 0, 1)
-
-
-def _points(name: str, grid: Grid, given: Any) -> np.ndarray:
-    points = np.atleast_2d(checks.finite(name, given))
-    if points.ndim != 2 or points.shape[1] != grid.ndim or not points.size:
-        raise checks.invalid(name, f"of shape {points.shape}", f"of shape (rays, {grid.ndim}): {', '.join(grid.dims)}")
-    away = np.flatnonzero(~grid.contains(points))
-    if away.size:
-        raise checks.invalid(name, f"{points[away[0]].tolist()} at index {away[0]}", "inside the grid", f"{away.size} of {len(points)} are not.")
-    return points
 
 
 @final

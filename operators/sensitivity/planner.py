@@ -27,12 +27,14 @@ class DerivativePlan:
         ways: All of them.
         memory: Bytes that may be taken.
         products: How many were planned for.
+        missing: Why there are no others, a line each.
     """
 
     title: str
     ways: Sequence[Way]
     memory: float
     products: int = 1
+    missing: Sequence[str] = ()
 
     @property
     def chosen(self) -> Way:
@@ -60,7 +62,7 @@ class DerivativePlan:
         for way in ordered:
             note = "  too large" if way.memory > self.memory else "  chosen" if way is self.chosen else ""
             lines.append(f"  {way.name:{width}}  {_seconds(way.seconds):>9}  {_bytes(way.memory):>9}{note}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  left out: {line}" for line in self.missing)])
 
 
 def plan(
@@ -91,6 +93,7 @@ def plan(
         raise checks.invalid("accuracy", accuracy, "from 0 (exact) to below 1")
     checks.positive("memory", memory)
     loop = of.looped(model) if task == "gradient" and isinstance(of, (ForwardOperator, Loop, FixedPoint)) else None
+    missing: list[str] = []
     if loop is not None:
         title, ways = loop.title, list(loop.ways(memory))
     else:
@@ -100,14 +103,15 @@ def plan(
         where = of.matrix if pattern is None and isinstance(of, SparseOperator) else pattern
         coloring = where if where is None or isinstance(where, Coloring) else Coloring(where)
         title = f"{f'{products} times ' if products > 1 else ''}{task.replace('_', ' ')} of {at.shape[0]} data with respect to {at.shape[1]} unknowns"
-        ways = _ways(Products(at, coloring, products, accuracy, seed), task)
+        ways, missing = _ways(Products(at, coloring, products, accuracy, seed), task)
     if not any(way.memory <= memory for way in ways):
         least = min(ways, key=lambda way: way.memory)
         raise checks.invalid("memory", _bytes(memory), f"at least {_bytes(least.memory)}, for '{least.name}'")
-    return DerivativePlan(title, ways, memory, products)
+    return DerivativePlan(title, ways, memory, products, missing)
 
 
-def _ways(products: Products, task: Task) -> list[Way]:
+def _ways(products: Products, task: Task) -> tuple[list[Way], list[str]]:
+    """The ways, and why others are missing."""
     tasks: dict[Task, Callable[[], Iterator[Way]]] = {
         "gradient": products.gradient,
         "jacobian": products.jacobian,
@@ -117,8 +121,8 @@ def _ways(products: Products, task: Task) -> list[Way]:
     }
     found = list(tasks[task]())
     if not found:
-        raise products.refused[0]
-    return found
+        raise next(iter(products.refused.values()))
+    return found, [f"{kind} products, for they raise '{' '.join(str(error).split())[:100]}'" for kind, error in products.refused.items()]
 
 
 def _linearized(of: Any, model: Nest | None) -> Linearization:

@@ -55,7 +55,7 @@ class Products:
         count: How many gradients or products are to be computed at this model.
         accuracy: Relative error that each entry of a diagonal may have; 0 for exact ones.
         seed: Of random vectors.
-        refused: Why there are no products of a kind, where there are none: ways that need them are left out.
+        refused: Why there are no products of a kind, by kind, where there are none: ways that need them are left out.
     """
 
     at: Linearization
@@ -63,7 +63,7 @@ class Products:
     count: int = 1
     accuracy: float = 0.0
     seed: int = 0
-    refused: list[Exception] = field(default_factory=list, init=False, repr=False)
+    refused: dict[str, Exception] = field(default_factory=dict, init=False, repr=False)
     _costs: dict[str, Cost] = field(default_factory=dict, init=False, repr=False)
 
     # ------------------------------------------------------------------------------------------------------------ tasks
@@ -148,7 +148,7 @@ class Products:
         try:
             cost = self._cost(kind)
         except (LookupError, NotImplementedError, ValueError) as error:  # TensorFlow's, of rules that are missing; and operators' own
-            self.refused.append(error)
+            self.refused[kind] = error
             return
         yield Way(name, products * cost.seconds, result + cost.memory + self._itemsize * sum(self.at.shape), make, choice)
 
