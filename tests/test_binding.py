@@ -62,15 +62,53 @@ def test_functions_linearized_in_a_loop_keep_their_own() -> None:
     np.testing.assert_allclose([jacobian(each).diagonal() for each in made], [[1, 1], [2, 2], [3, 3]])
 
 
-def scaled(s: tf.Tensor) -> tf.Tensor:
-    return scale * tf.sin(s)
+def scaled(m: tf.Tensor) -> tf.Tensor:
+    return scale * tf.sin(m)
 
 
-def test_globals_of_functions_that_a_step_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_globals_are_held_and_those_of_other_functions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "scale", 2.0)
-    at = linearization(functools.partial(lambda shift, m: scaled(m + shift), 1.0), START)
+    held, told = linearization(functools.partial(lambda shift, m: scale * tf.sin(m + shift), 1.0), START), linearization(lambda m: scaled(m), START)
     monkeypatch.setitem(globals(), "scale", 5.0)
-    np.testing.assert_allclose(jacobian(at).diagonal(), 2 * np.cos(START + 1), rtol=1e-12)
+    np.testing.assert_allclose(jacobian(held).diagonal(), 2 * np.cos(START + 1), rtol=1e-12)
+    with pytest.raises(ValueError, match="that has changed before its derivative"):
+        told.vjp(START)
+
+
+TABLE = {scaled: 3.0}
+
+
+def test_functions_stay_what_they_are_and_write_what_they_write() -> None:
+    """Those that choose by a function, and those that count their runs."""
+    count, chosen = 0, scaled
+
+    def counted(m: tf.Tensor) -> tf.Tensor:
+        nonlocal count
+        count += 1
+        return m * TABLE[chosen] * (1.0 if chosen is scaled else 7.0)
+
+    np.testing.assert_allclose(jacobian(linearization(counted, START)).diagonal(), 3)
+    assert count > 1
+
+
+def test_variables_that_a_graph_assigns_before_a_product_are_told() -> None:
+    factor = tf.Variable(2.0, dtype=tf.float64)
+
+    @tf.function
+    def product(value: tf.Tensor) -> tf.Tensor:
+        at = linearization(lambda m: factor * m**2, START)
+        factor.assign(value)
+        return at.vjp(tf.ones_like(START))
+
+    np.testing.assert_allclose(product(tf.constant(2.0, tf.float64)), 4 * START)
+    with pytest.raises(tf.errors.OpError, match=r"reading the variable .* assigned before the product"):
+        product(tf.constant(9.0, tf.float64))
+
+
+def test_constants_that_are_no_numbers_are_no_change() -> None:
+    mask = np.full(200, np.nan)
+    at = linearization(lambda m: tf.where(tf.math.is_nan(tf.constant(mask)), m[0], 0.0), START)
+    np.testing.assert_allclose(at.vjp(tf.ones(200, tf.float64)), [200, 0])
 
 
 def test_linearized_functions_keep_the_values_of_variables() -> None:

@@ -1,5 +1,6 @@
 """Straight rays: lengths against geometry, and times against those of the eikonal equation."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,13 @@ def test_rays_along_axes_faces_and_through_corners() -> None:
         for cell, length in expected.items():
             wanted[cell] = length
         np.testing.assert_allclose(image, wanted, atol=1e-14)
+
+
+def test_another_ray_has_another_matrix() -> None:
+    operator = StraightRay(Grid.uniform((3, 4), (1.0, 2.0)), [[0.5, 0.0]], [[0.5, 4.0]])
+    moved = dataclasses.replace(operator, receivers=[[0.5, 1.0]])
+    np.testing.assert_allclose([operator(np.ones((3, 4)))[0], moved(np.ones((3, 4)))[0]], [4, 1])
+    np.testing.assert_array_equal(operator.subset([0]).matrix.to_scipy().toarray(), operator.matrix.to_scipy().toarray())
 
 
 def test_many_rays_are_cut_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """First-arrival travel times on a grid by factored fast marching, with the exact derivative of what is computed."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -81,7 +82,9 @@ class Eikonal(ForwardOperator):
         wrong = np.flatnonzero((shots < 0) | (shots >= len(self.sources)))
         if wrong.size:
             raise checks.invalid("shots", f"{shots[wrong[0]]} at index {wrong[0]}", f"from 0 to {len(self.sources) - 1}")
-        active = np.ones(self.grid.shape, bool) if self.active is None else checks.shape("active", self.active, self.grid.shape).astype(bool)
+        active = np.ones(self.grid.shape, bool) if self.active is None else checks.shape("active", self.active, self.grid.shape)
+        if active.dtype != bool:
+            raise checks.invalid("active", f"of type {active.dtype}", "true or false for each cell")
         checks.count("refinement", self.refinement)
         checks.choice("order", self.order, (1, 2))
         set_field("shots", shots.astype(np.int64))
@@ -141,9 +144,21 @@ class Eikonal(ForwardOperator):
             units: Numbers of shots, a slice, or a mask.
         """
         chosen = checks.units(units, len(self.sources))
-        picks = [np.flatnonzero(self.shots == shot) for shot in chosen]
-        numbers = np.repeat(np.arange(len(chosen)), [each.size for each in picks])
-        return replace(self, sources=self.sources[chosen], receivers=self.receivers[np.concatenate(picks)], shots=numbers)
+        ways = {int(self.shots[each.picks[0]]): each for each in self._ways}
+        kept = [(number, ways[shot]) for number, shot in enumerate(chosen.tolist()) if shot in ways]
+        if not kept:
+            raise checks.invalid("units", chosen.tolist(), "shots with picks")
+        picks = np.concatenate([each.picks for _, each in kept])
+        ends = np.cumsum([each.picks.size for _, each in kept])
+        part = copy.copy(self)  # of the same nodes
+        for name, value in (
+            ("sources", self.sources[chosen]),
+            ("receivers", self.receivers[picks]),
+            ("shots", np.repeat([number for number, _ in kept], [each.picks.size for _, each in kept])),
+            ("_ways", tuple(each._replace(picks=np.arange(end - each.picks.size, end)) for (_, each), end in zip(kept, ends, strict=True))),
+        ):
+            object.__setattr__(part, name, value)
+        return part
 
     # ----------------------------------------------------------------------------------------------------------- matrices
 

@@ -1,7 +1,6 @@
 """What a march through a model leaves for its derivative: the fronts of all sources, and products with their triangles."""
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from . import marching
 from .marching import Front, Rows, Shot
 from .nodes import Nodes
+from .shots import cores
 
 #: Bytes that assembled triangles may take; larger ones are assembled again for each tangent.
 ASSEMBLED = 2e9
@@ -107,7 +107,7 @@ class Fronts:
         return out
 
     def cotangent(self, w: np.ndarray) -> np.ndarray:
-        """The gradient by the model [grid.shape] from that by times [pick]."""
+        """The gradient by the model [grid.shape] from that by times [pick]; to rounding the same before and after a tangent was asked for."""
 
         def one(number: int) -> np.ndarray:
             of, front = self.ways[number], self.fronts[number]
@@ -144,5 +144,5 @@ class Fronts:
 
 def _side_by_side(function: Callable[[Any], Any], items: Any) -> Iterator[Any]:
     """What a function gives of each item, in their order."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         yield from threads.map(function, items)

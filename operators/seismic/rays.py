@@ -1,5 +1,6 @@
 """Travel times along straight rays: what crosshole and surface-wave tomography begin with, and all of it where velocity varies little."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -75,11 +76,10 @@ class StraightRay(ForwardOperator):
     grid: Grid
     sources: np.ndarray
     receivers: np.ndarray
-    _rows: SparseOperator | SparseRows = field(default=None, repr=False)  # type: ignore[assignment]
+    _rows: SparseOperator | SparseRows = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self._rows is None:
-            object.__setattr__(self, "_rows", SparseOperator(path_lengths(self.grid, self.sources, self.receivers)))
+        object.__setattr__(self, "_rows", SparseOperator(path_lengths(self.grid, self.sources, self.receivers)))
 
     @property
     def matrix(self) -> CSRMatrix:
@@ -109,4 +109,7 @@ class StraightRay(ForwardOperator):
         """
         sources, receivers = np.atleast_2d(self.sources), np.atleast_2d(self.receivers)
         chosen = checks.units(units, len(sources))
-        return StraightRay(self.grid, sources[chosen], receivers[chosen], self._rows.subset(chosen))
+        part = copy.copy(self)
+        for name, value in (("sources", sources[chosen]), ("receivers", receivers[chosen]), ("_rows", self._rows.subset(chosen))):
+            object.__setattr__(part, name, value)
+        return part

@@ -4,6 +4,7 @@ Derivatives call a function again when they are first asked for, and Python look
 By then the loop around it may have gone on, and the derivative would be that of another function.
 """
 
+import dis
 import functools
 import hashlib
 import sys
@@ -31,14 +32,13 @@ def ours(file: str) -> bool:
 
 
 def bound(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that keeps to what its names stand for now, in functions of the user's that it calls by their names as well.
+    """A function of the user's that keeps to what its names stand for now: its closure and globals, but those that it writes itself.
 
-    What changes inside of the things that are named, such as an attribute or an array's entries, is not held (see `likeness`). What a Keras
-    layer around it casts its variables to is.
+    What changes inside of the things that are named is not held, such as an attribute, an array's entries, or what another function that
+    it calls reads: `likeness` tells. What a Keras layer around it casts its variables to is held.
     """
     keras = getattr(sys.modules.get("keras.src.backend.common.global_state"), "GLOBAL_STATE_TRACKER", None)  # no public name
-    scope = getattr(keras, "autocast_scope", None)
-    held = _bound(function, {})
+    scope, held = getattr(keras, "autocast_scope", None), _bound(function)
     return held if scope is None else functools.partial(_within, keras, scope, held)
 
 
@@ -50,35 +50,33 @@ def _within(keras: Any, scope: Any, function: Callable[..., Any], *given: Any) -
         keras.autocast_scope = before
 
 
-def _bound(given: Any, seen: dict[int, Any]) -> Any:
+def _bound(given: Any) -> Any:
     if isinstance(given, functools.partial):
-        return functools.partial(_bound(given.func, seen), *given.args, **given.keywords)
+        return functools.partial(_bound(given.func), *given.args, **given.keywords)
     if isinstance(given, types.MethodType):
-        return types.MethodType(_bound(given.__func__, seen), given.__self__)
+        return types.MethodType(_bound(given.__func__), given.__self__)
     if not isinstance(given, types.FunctionType) or ours(given.__code__.co_filename):
         return given
-    if id(given) not in seen:
-        cells, named = given.__closure__ or (), dict(given.__globals__)
-        held = tuple(types.CellType() for _ in cells)
-        seen[id(given)] = made = types.FunctionType(given.__code__, named, given.__name__, given.__defaults__, held)
-        made.__kwdefaults__, made.__qualname__ = given.__kwdefaults__, given.__qualname__
-        made.__dict__.update(given.__dict__)
-        for cell, other in zip(cells, held, strict=True):
-            if cell != types.CellType():  # one that is not filled yet stays empty
-                other.cell_contents = _bound(cell.cell_contents, seen)
-        for name in _names(given.__code__) & named.keys():
-            named[name] = _bound(named[name], seen)
-    return seen[id(given)]
+    written, names = _written(given.__code__), given.__globals__
+    cells = zip(given.__code__.co_freevars, given.__closure__ or (), strict=True)
+    held = tuple(cell if name in written or cell == types.CellType() else types.CellType(cell.cell_contents) for name, cell in cells)
+    made = types.FunctionType(given.__code__, names if written & names.keys() else dict(names), given.__name__, given.__defaults__, held)
+    made.__kwdefaults__, made.__qualname__ = given.__kwdefaults__, given.__qualname__
+    made.__dict__.update(given.__dict__)
+    return made
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """The names that a function looks up, and those within it."""
-    inner = [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
+def _written(code: types.CodeType) -> set[str]:
+    """The names outside of a function that it writes, itself or in one within it."""
+    own = {each.argval for each in dis.get_instructions(code) if each.opname in ("STORE_GLOBAL", "STORE_DEREF")}
+    return own.union(*(_written(each) for each in code.co_consts if isinstance(each, types.CodeType)))
 
 
 def likeness(definition: Any, library: Library) -> bytes:
-    """Of a stored graph: the same for two that do the same with what they read, whatever their operations are called."""
+    """Of a stored graph: the same for two that do the same with what they read, whatever their operations are called.
+
+    Rules of `tf.custom_gradient` and host calls are not looked into: what they read is to stay as it is.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for part in _parts(definition.node, library):
         digest.update(part)

@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
         value: Its mean.
         error: Standard error of that, of the same shape; of few samples so much larger (Student, Biometrika 6, 1908) that two thirds of true
             values lie within it.
-        products: What it took.
+        products: How many were asked for; as many as the matrix is large are enough for an exact one.
     """
 
     value: Any

@@ -6,13 +6,16 @@ from typing import Any
 import tensorflow as tf
 
 from .. import checks
-from ..autodiff import apart, pulled, pushed, standing_in
+from ..autodiff import apart, in_graph, pulled, pushed, standing_in
 from ..forward import Linearization, Nest
-from ..graphs import compiled, traced
+from ..graphs import compiled, guarded, traced
 from .binding import bound
 from .tracing import Traced, floating
 
+_READ = "Read it before, value = tf.identity(variable), and use the value in the function."
 
+
+@tf.autograph.experimental.do_not_convert
 def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile: bool = False) -> Linearization:
     """The derivative J of a function at a model: products with J, its adjoint, and second derivatives.
 
@@ -20,7 +23,7 @@ def linearization(function: Callable[[Nest], Nest], model: Nest, *, jit_compile:
 
     Args:
         function: From a model to data, in TensorFlow; projects' operators, Keras layers and loops may be part of it. Variables that it
-            reads count with their values now.
+            reads count with their values now; a graph that assigns them before a product says so.
         model: A tensor, or a nest of tensors, floating or complex, at which it is linearized.
         jit_compile: Compile the products with XLA.
 
@@ -75,8 +78,9 @@ def _held(seen: Traced) -> list[tf.Variable]:
 
 def _graph(body: Callable[..., Any], seen: Traced, held: list[tf.Variable], jit_compile: bool) -> Callable[..., Any]:
     """What a body gives with the function as it was, and with variables as they were."""
-    handles = {id(each.handle): other.handle for each, other in zip(seen.variables, held, strict=False)}
+    handles = {id(each.handle): other.handle for each, other in zip(seen.variables if held else (), held, strict=True)}
     scoped = [handles.get(id(each), each) for each in seen.scoped]
+    start = [] if held else [(each, in_graph(tf.convert_to_tensor(each))) for each in seen.variables]
 
     def inner(scoped: list[tf.Tensor], *given: Any) -> Any:
         seen.check_same()
@@ -84,4 +88,14 @@ def _graph(body: Callable[..., Any], seen: Traced, held: list[tf.Variable], jit_
             return body(*given)
 
     graph = (compiled if jit_compile else traced)(inner)
-    return lambda *given: graph(scoped, *given)
+    return lambda *given: _unless_assigned(graph(scoped, *given), start)
+
+
+def _unless_assigned(values: list[tf.Tensor], start: list[tuple[tf.Variable, tf.Tensor]]) -> list[tf.Tensor]:
+    """The values, with an error if variables are no longer what they were."""
+    for each, then in start:
+        now = tf.convert_to_tensor(each)
+        same, expected = tf.reduce_all((then == now) | ((then != then) & (now != now))), "of unchanged ones"
+        error = checks.invalid("function", f"reading the variable '{each.name}', which is assigned before the product", expected, _READ)
+        values = [guarded(value, same, str(error)) for value in values]
+    return values

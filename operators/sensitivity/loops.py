@@ -214,8 +214,9 @@ def magnitudes(leaves: Tensors) -> tf.Tensor:
 def _far(change: tf.Tensor, before: tf.Tensor, leaves: Tensors, tolerance: tf.Tensor) -> tf.Tensor:
     """Whether leaves are still further than a part of them from where steps lead.
 
-    With r = change / change before, all steps to come change a leaf by change r / (1 - r). Each leaf counts by itself: small ones beside
-    large ones are as wanted as these, but for what rounding of the large ones makes of them.
+    With r = change / change before, all steps to come change a leaf by change r / (1 - r). Each leaf counts by itself, but for what rounding
+    of the largest one may make of it: changes that small which no longer fall, and leaves that are nothing beside it, such as those that
+    go to zero.
 
     Args:
         change, before: The magnitudes of the last two changes, [leaf].
@@ -224,5 +225,7 @@ def _far(change: tf.Tensor, before: tf.Tensor, leaves: Tensors, tolerance: tf.Te
     """
     sizes, rate = magnitudes(leaves), tf.math.divide_no_nan(change, before)
     still = (change > tolerance * sizes) | (change * rate > tolerance * sizes * (1 - rate))
-    noise = 4 * max(map(rounding, leaves)) * tf.reduce_max(sizes)
-    return tf.reduce_any(still & (change > noise))  # not a number is not larger: it ends the loop
+    own = 4 * tf.constant([rounding(leaf) for leaf in leaves], tf.float64)
+    unit, largest = tf.reduce_max(own), tf.reduce_max(sizes)
+    still &= (change > own * sizes) & ((change > unit * largest) | (rate < 1)) & (sizes > unit**2 * largest)
+    return tf.reduce_any(still)  # not a number is not larger: it ends the loop

@@ -11,12 +11,14 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.sparse
+import tensorflow as tf
 
 from .. import checks
 from ..forward import Linearization, ravel, unravel
 from .colors import Coloring, Mode
 from .entries import compare, place
 from .progress import tracked
+from .tracing import rounding
 
 #: What an entry of a product may differ by from what a sparse Jacobian makes of the same vector, relative to the sum of what it is made of.
 TOLERANCE = {2: 0.1, 4: 1e-4, 8: 1e-9}
@@ -152,8 +154,8 @@ def _try(at: Linearization, found: scipy.sparse.csr_array, mode: Mode, seed: int
     off, made_of = compare()(matrix.indptr, matrix.indices, matrix.data, vector, product.astype(found.dtype, copy=False))
     if not np.all(np.isfinite(off)):
         raise checks.invalid("products", f"that are not finite, {name} {np.flatnonzero(~np.isfinite(off))[0]} first of all", "finite")
-    rounding = float(np.finfo(product.dtype).eps) if product.dtype.itemsize > 2 else 1e-2  # bfloat16 is none of NumPy's
-    bad = np.flatnonzero(off > TOLERANCE[product.dtype.itemsize] * made_of + rounding * made_of.max(initial=0))
+    unit = max(map(rounding, tf.nest.flatten(at.data_spec)))
+    bad = np.flatnonzero(off > TOLERANCE[product.dtype.itemsize] * made_of + unit * made_of.max(initial=0))
     if bad.size:
         given = f"that misses entries in {bad.size} of {matrix.shape[0]} {name}s, {name} {bad[0]} first of all"
         raise checks.invalid("pattern", given, "one that covers all entries", "`detect_pattern` finds it from products.")

@@ -282,7 +282,9 @@ class Scan:
         start = magnitudes([a - b for a, b in zip(floats(undone.leaves), floats(leaves), strict=True)])
         off = ((undone.apart, 1), (start, self.n))
         # NaN passes: it is in the values too.
-        right = ~tf.reduce_any([tf.reduce_any(far > _rounding(n, floats(leaves)) * undone.largest) for far, n in off])
+        # A leaf may be made of larger ones that cancel: of these rounding alone counts.
+        unit, largest = 10 * max(map(rounding, floats(leaves))), tf.reduce_max(undone.largest)
+        right = ~tf.reduce_any([tf.reduce_any(far > _rounding(n, floats(leaves)) * undone.largest + unit * n**1.5 * largest) for far, n in off])
         error = checks.invalid(
             "inverse", "that does not come back to the start", "one that undoes the step, but for rounding", "Use Checkpointed(n) otherwise."
         )

@@ -114,7 +114,12 @@ class Traced:
 def _same(one: Any, other: Any) -> bool:
     """Whether two things that a function reads are one, or constants that it makes each time."""
     eager = isinstance(one, tf.Tensor) and not (tf.is_symbolic_tensor(one) or tf.is_symbolic_tensor(other))
-    return one is other or (eager and one.dtype == other.dtype and np.array_equal(one.numpy(), other.numpy()))
+    return one is other or (eager and one.dtype == other.dtype and one.shape == other.shape and _bytes(one) == _bytes(other))
+
+
+def _bytes(tensor: tf.Tensor) -> bytes:
+    """What a tensor holds, numbers that are none and all."""
+    return np.asarray(tensor).tobytes()
 
 
 def refuse_impure(name: str, graph: Any, definition: Any, library: Library) -> None:
