@@ -198,12 +198,13 @@ def test_bad_options_are_named(state: Any, options: dict[str, Any], says: str) -
         fixed_point(lambda x: x, state, **options)
 
 
+@pytest.mark.parametrize("large", [0.0, 1e7])
 @pytest.mark.parametrize(("first", "second", "small"), [("float32", "float32", 0.5), ("float64", "float64", 1e-14), ("float32", "float64", 0.5)])
-def test_small_leaves_beside_very_large_ones(first: str, second: str, small: float) -> None:
-    """Of one precision and of two: rounding of the large leaf is no reason to stop where leaves have nothing to do with one another."""
+def test_small_leaves_beside_very_large_ones(first: str, second: str, small: float, large: float) -> None:
+    """Of one precision and of two: rounding of the large leaf, there or not yet, is no reason to stop where leaves are on their own."""
 
     def step(x: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return 0.1 * x[0] + tf.constant(9e6, first), 0.8 * x[1] + tf.constant(0.2 * small, second)
 
-    end = fixed_point(step, (tf.zeros([], first), tf.constant(10 * small, second)), tolerance=1e-5)
+    end = fixed_point(step, (tf.constant(large, first), tf.constant(10 * small, second)), tolerance=1e-5)
     np.testing.assert_allclose([float(each) for each in end], [1e7, small], rtol=1.1e-5)

@@ -113,8 +113,7 @@ class Loops:
         def one(count: tf.Tensor, _: tf.Tensor, before: tf.Tensor, now: Tensors) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Tensors]:
             after = self.step.function(now)
             change = magnitudes([a - b for a, b in zip(after, now, strict=True)])
-            before = tf.where(count == 0, change, before)
-            return count + 1, _far(change, before, after, tolerance), change, after
+            return count + 1, (count == 0) & tf.reduce_any(change > 0) | _far(change, before, after, tolerance), change, after
 
         start = (0, tf.constant(True), tf.zeros([len(leaves)], tf.float64), leaves)
         count, moving, _, end = tf.while_loop(lambda count, moving, *_: moving & (count < most), one, start)
@@ -219,7 +218,7 @@ def _far(change: tf.Tensor, before: tf.Tensor, leaves: Tensors, tolerance: tf.Te
     go to zero.
 
     Args:
-        change, before: The magnitudes of the last two changes, [leaf].
+        change, before: The magnitudes of the last two changes, [leaf]; the first of all has none before it.
         leaves: After them.
         tolerance: The part.
     """
