@@ -1,6 +1,7 @@
 """Functions whose names come to stand for something else before their derivatives are taken."""
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from geoinv.operators.sensitivity import Boundary, Checkpointed, StoreAll, checkpointed_scan, fixed_point, jacobian, linearization
+from geoinv.operators.sensitivity.tracing import Traced
 
 Loop = Callable[[Callable[[Any], Any], Any], Any]
 START = tf.constant([0.3, 0.5], tf.float64)
@@ -123,6 +125,23 @@ def test_linearized_functions_keep_the_values_of_variables() -> None:
 class Holder:
     factor = 0.5
     shift: np.ndarray
+
+
+def test_variables_are_the_same_in_any_order_and_others_in_each_others_place() -> None:
+    # TensorFlow gives the variables of functions within functions in the order of a set.
+    holder = types.SimpleNamespace(parts=[tf.Variable(each * START) for each in range(1, 9)])
+
+    @tf.function
+    def inner(s: tf.Tensor) -> tf.Tensor:
+        return s * functools.reduce(lambda found, each: 0.5 * found + each, holder.parts)
+
+    for _ in range(10):
+        traced = Traced.of("step", lambda s: tf.sin(inner(s)), START)
+        traced.check_same()
+    outright = linearization(lambda s: s * functools.reduce(lambda found, each: 0.5 * found + each, holder.parts), START)
+    holder.parts[:2] = holder.parts[1::-1]
+    with pytest.raises(ValueError, match="that has changed before its derivative"):
+        outright.vjp(START)
 
 
 @pytest.mark.parametrize("change", ["attribute", "array", "list"])

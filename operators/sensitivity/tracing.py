@@ -100,15 +100,22 @@ class Traced:
             ValueError: It does something else than when it was traced, or reads other tensors.
         """
         now = apart(lambda: Traced.of(self.name, self.function, self.spec))
-        if now.likeness != self.likeness or len(now.read) != len(self.read) or not all(map(_same, now.read, self.read)):
+        alike = len(now.read) == len(self.read) and all(map(_same, now.read, self.read))
+        if now.likeness != self.likeness or not alike or (self.placed and now.placed and now.placed != self.placed):
             given = "that has changed before its derivative was taken"
             advice = "An attribute, a list or an array that it reads was changed: read it before, value = holder.value, and use value."
             raise checks.invalid(self.name, given, "the same each time it is run", advice)
 
     @property
     def read(self) -> tuple[Any, ...]:
-        """What it reads, variables as such: their handles may be other objects in other graphs."""
-        return (*self.variables, *(each for each in self.scoped if each.dtype != tf.resource))
+        """What it reads, variables as such: their handles may be other objects in other graphs. TensorFlow lists them in any order."""
+        return (*sorted(self.variables, key=id), *(each for each in self.scoped if each.dtype != tf.resource))
+
+    @property
+    def placed(self) -> list[int]:
+        """Which variable is read where; nothing of one that was traced within a graph, which has its own handles."""
+        handles = [id(each) for each in self.scoped if each.dtype == tf.resource]
+        return handles if {id(each.handle) for each in self.variables} == set(handles) else []
 
 
 def _same(one: Any, other: Any) -> bool:
