@@ -1,6 +1,6 @@
 """The options of a run: their TOML form, their checks, and how mistakes are told.
 
-The options themselves stand in `gravity.config` and `waveform.config`, the one home of each with its default, unit and
+The options themselves stand in the `config` of each kind, what several have in common here, the one home of each with its default, unit and
 meaning: `template` prints them as a commented file, `load` checks a file against those of its kind, and `dump_toml` writes them
 back as resolved. Nothing here imports TensorFlow or xarray.
 """
@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
@@ -61,6 +61,22 @@ class Section(BaseModel):
     """A table of options: immutable, and an unknown one is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GaussNewton(Section):
+    """How the model is sought and when the search stops."""
+
+    misfit: Literal["l2", "huber"] = option("l2", "'l2' (least squares) or 'huber' (robust against outliers).")
+    huber_threshold: Positive = option(1.345, "Residual, in uncertainties, beyond which Huber's misfit grows linearly.")
+    target_chi2: Positive = option(1.0, "Misfit per datum at which to stop: for l2 the mean of (residual / uncertainty)^2.")
+    max_iterations: Count = option(20, "Limit of Gauss-Newton iterations.")
+    trade_off_ratio: Positive = option(10.0, "First trade-off parameter, relative to the ratio of the largest eigenvalues.")
+    cooling_factor: Annotated[float, Field(gt=1)] = option(3.0, "What the trade-off parameter is divided by.")
+    cooling_every: Count = option(1, "Iterations between coolings.")
+    cg_iterations: Count = option(30, "Limit of conjugate-gradient steps in one iteration.")
+    cg_tolerance: Tolerance = option(1e-2, "Relative residual at which conjugate gradients stop.")
+    stagnation: Fraction = option(1e-3, "Relative decrease of the misfit an iteration, over three, below which the search has stagnated.")
+    holdout: Fraction = option(0.0, "Fraction of the data kept out of the fit, to test it.")
 
 
 class Sensitivity(Section):

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,10 @@ from geoinv.operators.forward import ForwardOperator, Linearization
 
 from .misfit import L2, Misfit
 from .optimize import conjugate_gradients, free_cells, largest_eigenvalue
-from .regularization import Regularization
+from .regularization import Penalty
+
+if TYPE_CHECKING:
+    from .config import GaussNewton
 
 
 @final
@@ -35,7 +38,7 @@ class Problem:
     Args:
         operator: Maps a float64 vector [n] to data.
         observed, uncertainty: As the operator's data (one tensor), in its units; uncertainties positive.
-        regularization: phi_m of a vector [n].
+        regularization: phi_m of a vector [n], quadratic or blocky.
         misfit: phi_d of residuals over uncertainties.
         lower, upper: Bounds [n], or numbers.
         start: First model [n]; the reference by default, moved inside the bounds.
@@ -48,7 +51,7 @@ class Problem:
     operator: ForwardOperator
     observed: tf.Tensor
     uncertainty: tf.Tensor
-    regularization: Regularization
+    regularization: Penalty
     misfit: Misfit = dataclasses.field(default_factory=L2)
     lower: np.ndarray | float = -math.inf
     upper: np.ndarray | float = math.inf
@@ -99,6 +102,12 @@ class Settings:
     cg_tolerance: float = 1e-2
     stagnation: float = 1e-3
     seed: int = 0
+
+    @classmethod
+    def of(cls, options: "GaussNewton", seed: int) -> "Settings":
+        """Those of a config."""
+        names = [each.name for each in dataclasses.fields(cls) if each.name != "seed"]
+        return cls(**{name: getattr(options, name) for name in names}, seed=seed)
 
 
 @final
@@ -171,7 +180,8 @@ def run(problem: Problem, settings: Settings | None = None, report: Callable[[It
 
 def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
     """The endless sequence of iterates, from the start model on."""
-    history = [_evaluate(problem, problem.first, 0, 0.0, 0, time.perf_counter())]
+    began = time.perf_counter()
+    history = [_evaluated(problem, _tried(problem, problem.first), 0, 0.0, 0, began)]
     yield history[-1]
     trade_off = _first_trade_off(problem, settings)
     while True:
@@ -179,8 +189,8 @@ def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
         last = history[-1]
         if len(history) > 1:
             trade_off = cooled(trade_off, history, settings)
-        model, cg_iterations = _step(problem, last, trade_off, settings)
-        history.append(_evaluate(problem, model, last.iteration + 1, trade_off, cg_iterations, began))
+        tried, cg_iterations = _step(problem, last, trade_off, settings)
+        history.append(_evaluated(problem, tried, last.iteration + 1, trade_off, cg_iterations, began))
         yield history[-1]
 
 
@@ -224,14 +234,29 @@ def _stagnated(history: Sequence[Iterate], tolerance: float) -> bool:
     return history[-4].phi_d - history[-1].phi_d < 3 * tolerance * history[-4].phi_d
 
 
-def _evaluate(problem: Problem, model: tf.Tensor, iteration: int, trade_off: float, cg_iterations: int, began: float) -> Iterate:
+class _Tried(NamedTuple):
+    """A model, its data, and both terms of its objective."""
+
+    model: tf.Tensor
+    predicted: tf.Tensor
+    phi_d: float
+    phi_m: float
+
+    def objective(self, trade_off: float) -> float:
+        return self.phi_d + trade_off * self.phi_m
+
+
+def _tried(problem: Problem, model: tf.Tensor) -> _Tried:
     predicted = problem.operator.forward(model)
-    residual = problem.residual(predicted)
-    phi_d, chi2 = float(problem.misfit.value(residual)), float(tf.reduce_mean(residual**2))
-    if not (math.isfinite(phi_d) and math.isfinite(chi2)):
+    return _Tried(model, predicted, float(problem.misfit.value(problem.residual(predicted))), float(problem.regularization.value(model)))
+
+
+def _evaluated(problem: Problem, tried: _Tried, iteration: int, trade_off: float, cg_iterations: int, began: float) -> Iterate:
+    chi2 = float(tf.reduce_mean(problem.residual(tried.predicted) ** 2))
+    if not (math.isfinite(tried.phi_d) and math.isfinite(chi2)):
         raise checks.invalid("predicted data", f"{chi2} (chi2) at iteration {iteration}", "finite", "Check the bounds and the uncertainties.")
-    phi_m = float(problem.regularization.value(model))
-    return Iterate(iteration, model, predicted, phi_d, chi2, phi_m, trade_off, cg_iterations, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Iterate(iteration, tried.model, tried.predicted, tried.phi_d, chi2, tried.phi_m, trade_off, cg_iterations, seconds)
 
 
 def _normal_product(problem: Problem, at: Linearization, weights: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -244,52 +269,45 @@ def _first_trade_off(problem: Problem, settings: Settings) -> float:
     """The given ratio times the largest eigenvalue of the data term over that of the model term."""
     at = problem.operator.linearize(problem.first)
     random = tf.constant(np.random.default_rng(settings.seed).normal(size=problem.first.shape))
-    penalised = tf.cast(problem.regularization.diagonal() > 0, tf.float64)  # a trend's coefficients are not
-    data_term = _normal_product(problem, at, tf.ones_like(problem.uncertainty))
+    data_term, curvature = _normal_product(problem, at, tf.ones_like(problem.uncertainty)), problem.regularization.curvature(problem.first)
+    penalised = tf.cast(curvature.diagonal() > 0, tf.float64)  # a trend's coefficients are not
     data = largest_eigenvalue(lambda v: penalised * data_term(penalised * v), random)
-    model = largest_eigenvalue(problem.regularization.product, random)
+    model = largest_eigenvalue(curvature.matvec, random)
     if data == 0:
         raise checks.invalid("operator", "with J = 0", "sensitive to the model", "Do the stations see the active cells?")
     return settings.trade_off_ratio * data / model
 
 
-def _step(problem: Problem, last: Iterate, trade_off: float, settings: Settings) -> tuple[tf.Tensor, int]:
+def _step(problem: Problem, last: Iterate, trade_off: float, settings: Settings) -> tuple[_Tried, int]:
     """The next model and the number of conjugate-gradient steps that led there."""
-    at = problem.operator.linearize(last.model)
+    at, curvature = problem.operator.linearize(last.model), problem.regularization.curvature(last.model)
     residual = problem.residual(at.data)
     weights = problem.misfit.weights(residual)
-    gradient = at.pullback(weights * residual / problem.uncertainty) + trade_off * problem.regularization.product(
-        last.model - problem.regularization.reference
-    )
+    gradient = at.pullback(weights * residual / problem.uncertainty) + trade_off * problem.regularization.gradient(last.model)
     free = free_cells(last.model, gradient, problem.lower, problem.upper)
     data_term = _normal_product(problem, at, weights)
-    diagonal = trade_off * problem.regularization.diagonal()
+    diagonal = trade_off * curvature.diagonal()
     if problem.preconditioner is not None:
         diagonal += tf.constant(problem.preconditioner)
     inverse = free / tf.where(diagonal > 0, diagonal, tf.ones_like(diagonal))  # a trend's coefficients have no model term
     solution = conjugate_gradients(
-        lambda v: free * (data_term(v) + trade_off * problem.regularization.product(v)),
+        lambda v: free * (data_term(v) + trade_off * curvature.matvec(v)),
         -free * gradient,
         lambda r: inverse * r,
         tolerance=settings.cg_tolerance,
         max_iterations=settings.cg_iterations,
     )
-    return _search(problem, last.model, solution.x, gradient, trade_off), solution.iterations
+    start = _Tried(last.model, last.predicted, last.phi_d, last.phi_m)
+    return _search(problem, start, solution.x, gradient, trade_off), solution.iterations
 
 
-def _search(problem: Problem, model: tf.Tensor, step: tf.Tensor, gradient: tf.Tensor, trade_off: float) -> tf.Tensor:
+def _search(problem: Problem, start: _Tried, step: tf.Tensor, gradient: tf.Tensor, trade_off: float) -> _Tried:
     """The projected step, halved until the objective decreases enough (Armijo along the projection arc)."""
-
-    def objective(candidate: tf.Tensor) -> float:
-        misfit = problem.misfit.value(problem.residual(problem.operator.forward(candidate)))
-        return float(misfit + trade_off * problem.regularization.value(candidate))
-
-    start = objective(model)
-    length = 1.0
+    before, length = start.objective(trade_off), 1.0
     for _ in range(12):
-        candidate = tf.clip_by_value(model + length * step, problem.lower, problem.upper)
+        tried = _tried(problem, tf.clip_by_value(start.model + length * step, problem.lower, problem.upper))
         # The objective has no factor 1/2: its slope is twice the gradient.
-        if objective(candidate) <= start + 1e-4 * 2 * float(tf.tensordot(gradient, candidate - model, 1)):
-            return candidate
+        if tried.objective(trade_off) <= before + 1e-4 * 2 * float(tf.tensordot(gradient, tried.model - start.model, 1)):
+            return tried
         length /= 2
-    return model
+    return start

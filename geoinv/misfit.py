@@ -54,3 +54,8 @@ class Huber:
 
     def weights(self, r: tf.Tensor) -> tf.Tensor:
         return self.threshold / tf.maximum(tf.abs(r), self.threshold)
+
+
+def chosen(name: str, threshold: float) -> Misfit:
+    """The misfit of a config: 'l2', or 'huber' with its threshold."""
+    return Huber(threshold) if checks.choice("misfit", name, ("l2", "huber")) == "huber" else L2()

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from geoinv.operators.grid import Grid
-from geoinv.regularization import Regularization, small_and_smooth
+from geoinv.regularization import Regularization, small_and_blocky, small_and_smooth
 
 UNEVEN = Grid((np.array([-90.0, -40.0, -15.0, 0.0]), np.array([0.0, 20.0, 50.0, 65.0]), np.array([100.0, 112.0, 150.0, 170.0, 200.0])))
 ACTIVE = np.random.default_rng(5).random(UNEVEN.shape) < 0.7
@@ -45,12 +45,11 @@ def test_hessian_is_the_sum_over_cells_and_faces(active: np.ndarray) -> None:
     np.testing.assert_allclose(made.hessian.to_scipy().toarray(), dense(UNEVEN, active, 0.7, (2.0, 0.5, 1.5), weights), rtol=1e-12, atol=1e-14)
 
 
-def test_products_values_and_diagonal_are_those_of_the_matrix() -> None:
+def test_gradients_and_values_are_those_of_the_matrix() -> None:
     model, reference, v = np.random.default_rng(2).normal(size=(3, int(ACTIVE.sum())))
     made = small_and_smooth(UNEVEN, ACTIVE, smallness=1.0, smoothness=(1.0, 1.0, 1.0), reference=reference)
     matrix = dense(UNEVEN, ACTIVE, 1.0, (1.0, 1.0, 1.0), np.ones(ACTIVE.sum()))
-    np.testing.assert_allclose(made.product(tf.constant(v)), matrix @ v, rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(made.diagonal(), np.diag(matrix), rtol=1e-12)
+    np.testing.assert_allclose(made.gradient(made.reference + v), matrix @ v, rtol=1e-12, atol=1e-13)
     departure = model - reference
     assert float(made.value(tf.constant(model))) == pytest.approx(departure @ matrix @ departure, rel=1e-12)
 
@@ -116,3 +115,61 @@ def test_extra_entries_are_free() -> None:
 def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"Invalid '(smallness, )?(smoothness|weights)'"):
         small_and_smooth(UNEVEN, ACTIVE, **options)
+
+
+# ----------------------------------------------------------------------------------------------------------------- blocky
+
+
+def blocky(threshold: float, **options: Any) -> Any:
+    return small_and_blocky(UNEVEN, ACTIVE, **{"smoothness": (2.0, 0.5, 1.5), "reference": 0.3, "threshold": threshold, **options})
+
+
+def test_small_differences_count_by_their_square_and_large_ones_by_their_size() -> None:
+    model = tf.constant(np.random.default_rng(3).normal(size=int(ACTIVE.sum())))
+    smooth = small_and_smooth(UNEVEN, ACTIVE, smallness=0.0, smoothness=(2.0, 0.5, 1.5))
+    assert float(blocky(1e4, smallness=0.0).value(model)) == pytest.approx(float(smooth.value(model)), rel=1e-6)
+    small = blocky(1e-8, smallness=0.0)
+    by_size = 2e-8 * tf.reduce_sum(small.faces * tf.abs(small.differences.matvec(model)))
+    assert float(small.value(model)) == pytest.approx(float(by_size), rel=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.5])
+def test_blocky_gradients_and_a_form_above_it(threshold: float) -> None:
+    made, random = blocky(threshold, smallness=0.7), np.random.default_rng(4)
+    model, v = (tf.constant(random.normal(size=int(ACTIVE.sum()))) for _ in range(2))
+    step = 1e-6
+    slope = (made.value(model + step * v) - made.value(model - step * v)) / (2 * step)
+    gradient, curvature = made.gradient(model), made.curvature(model)
+    assert float(slope) == pytest.approx(2 * float(tf.tensordot(gradient, v, 1)), rel=1e-6)
+    for length in (0.1, 1.0, 10.0):
+        form = made.value(model) + 2 * length * tf.tensordot(gradient, v, 1) + length**2 * tf.tensordot(v, curvature.matvec(v), 1)
+        assert float(made.value(model + length * v)) <= float(form)
+
+
+def test_blocky_models_keep_an_edge_that_smooth_ones_lose() -> None:
+    """Means of eight neighbours of a step, with a penalty that fits them as well: the edge's cell is found."""
+    grid = Grid.uniform((1, 64), (1.0, 1.0))
+    truth, cells = np.where(np.arange(64) < 30, 1.0, 2.0), np.ones((1, 64), bool)
+    kernel = np.array([[1 / 8 if 0 <= cell - at < 8 else 0.0 for cell in range(64)] for at in range(0, 57, 4)])
+    sharpest = {}
+    for name, penalty in (
+        ("smooth", small_and_smooth(grid, cells, smallness=0.0, smoothness=(0.0, 1.0))),
+        ("blocky", small_and_blocky(grid, cells, smallness=0.0, smoothness=(0.0, 1.0), threshold=1e-3)),
+    ):
+        model = tf.constant(np.full(64, 1.5))
+        for _ in range(40):  # reweighted least squares, the data nearly exact
+            matrix = kernel.T @ kernel + 1e-6 * penalty.curvature(model).to_scipy().toarray()
+            model = tf.constant(np.linalg.solve(matrix, kernel.T @ (kernel @ truth)))
+        np.testing.assert_allclose(kernel @ model.numpy(), kernel @ truth, atol=2e-3)
+        jumps = np.abs(np.diff(model))
+        sharpest[name] = jumps.max()
+        assert np.argmax(jumps) == 29 or name == "smooth"
+    assert sharpest["blocky"] > 0.9 and sharpest["smooth"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [({"threshold": 0.0}, "Invalid 'threshold'"), ({"smoothness": (0.0, 0.0, 0.0)}, "Invalid 'smoothness'")]
+)
+def test_blocky_needs_a_threshold_and_some_smoothness(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        blocky(**{"threshold": 0.1, **options})

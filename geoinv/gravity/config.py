@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from geoinv.operators import checks
 from geoinv.operators.constants import QUANTITIES
 
-from ..config import Config, Count, Fraction, PathText, Positive, Section, Sensitivity, Tolerance, UnitOfLength, Weight, option
+from ..config import Config, GaussNewton, PathText, Positive, Section, Sensitivity, UnitOfLength, Weight, option
 
 
 def _unit_of_gravity(unit: str) -> str:
@@ -143,22 +143,6 @@ class Bounds(Section):
         return self
 
 
-class Inversion(Section):
-    """How the model is sought and when the search stops."""
-
-    misfit: Literal["l2", "huber"] = option("l2", "'l2' (least squares) or 'huber' (robust against outliers).")
-    huber_threshold: Positive = option(1.345, "Residual, in uncertainties, beyond which Huber's misfit grows linearly.")
-    target_chi2: Positive = option(1.0, "Misfit per datum at which to stop: for l2 the mean of (residual / uncertainty)^2.")
-    max_iterations: Count = option(20, "Limit of Gauss-Newton iterations.")
-    trade_off_ratio: Positive = option(10.0, "First trade-off parameter, relative to the ratio of the largest eigenvalues.")
-    cooling_factor: Annotated[float, Field(gt=1)] = option(3.0, "What the trade-off parameter is divided by.")
-    cooling_every: Count = option(1, "Iterations between coolings.")
-    cg_iterations: Count = option(30, "Limit of conjugate-gradient steps in one iteration.")
-    cg_tolerance: Tolerance = option(1e-2, "Relative residual at which conjugate gradients stop.")
-    stagnation: Fraction = option(1e-3, "Relative decrease of the misfit an iteration, over three, below which the search has stagnated.")
-    holdout: Fraction = option(0.0, "Fraction of the stations kept out of the fit, to test it.")
-
-
 class GravitySensitivity(Sensitivity):
     """What 'geoinv sensitivity' works out."""
 
@@ -183,7 +167,7 @@ class GravityConfig(Config):
     operator: OperatorOptions = OperatorOptions()
     regularization: Regularization = Regularization()
     bounds: Bounds = Bounds()
-    inversion: Inversion = Inversion()
+    inversion: GaussNewton = GaussNewton()
     output: Output = Output()
     sensitivity: GravitySensitivity = GravitySensitivity()
 

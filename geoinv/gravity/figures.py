@@ -1,6 +1,5 @@
-"""The figures of a gravity inversion: maps of the data and their fit, sections through the model, and convergence."""
+"""The figures of a gravity inversion: maps of the data and their fit, and sections through the model."""
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,7 +8,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from geoinv.operators.constants import UNITS
 from geoinv.operators.grid import Grid
@@ -230,36 +228,3 @@ def _section_legend(ax: Axes, with_truth: bool) -> None:
     if with_truth:
         handles.append(Line2D([], [], color="black", linewidth=1.6, label="true body"))
     ax.legend(handles=handles, loc="lower left", fontsize=7, framealpha=0.9)
-
-
-# ----------------------------------------------------------------------------------------------------------- convergence
-
-
-def convergence(history: Sequence[Mapping[str, float]], target: float = 1.0) -> Figure:
-    """chi2 with its target, and the trade-off parameter, for each iteration.
-
-    Args:
-        history: Records with `iteration`, `chi2` and `trade_off`.
-        target: The chi2 to reach.
-    """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1])
-    iterations = [record["iteration"] for record in history]
-    fits = [record["chi2"] for record in history]
-    top.set_yscale("log" if min(fits) > 0 else "linear")
-    top.plot(iterations, fits, "o-", color="#0072B2", markersize=4, label="chi2")
-    top.axhline(target, color="#D55E00", linestyle="--", linewidth=1.2, label=f"target {target:g}")
-    top.set_ylabel("chi2", fontsize=9)
-    top.legend(fontsize=8, frameon=False)
-    used = [record for record in history if record["trade_off"] > 0]  # the first model has none
-    bottom.set_yscale("log" if used else "linear")
-    bottom.plot([record["iteration"] for record in used], [record["trade_off"] for record in used], "s-", color="#009E73", markersize=4)
-    bottom.set_ylabel("trade-off\nparameter", fontsize=9)
-    bottom.set_xlabel("iteration", fontsize=9)
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in (top, bottom):
-        ax.grid(True, which="major", color="0.9")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.tick_params(labelsize=8)
-    return figure

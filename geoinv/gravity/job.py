@@ -106,7 +106,7 @@ def build_problem(config: GravityConfig, inputs: Inputs, operator: "ForwardOpera
     import tensorflow as tf
 
     from ..inversion import Problem
-    from ..misfit import L2, Huber
+    from ..misfit import chosen
     from ..regularization import small_and_smooth
     from ..weighting import depth_weights, probed_diagonal, sensitivity_weights
 
@@ -132,7 +132,7 @@ def build_problem(config: GravityConfig, inputs: Inputs, operator: "ForwardOpera
         observed=tf.constant(observed),
         uncertainty=tf.constant(uncertainty),
         regularization=regularization.extended(extra) if extra else regularization,
-        misfit=Huber(config.inversion.huber_threshold) if config.inversion.misfit == "huber" else L2(),
+        misfit=chosen(config.inversion.misfit, config.inversion.huber_threshold),
         lower=np.pad(inputs.lower, (0, extra), constant_values=-np.inf),
         upper=np.pad(inputs.upper, (0, extra), constant_values=np.inf),
         preconditioner=diagonal,
@@ -142,11 +142,8 @@ def build_problem(config: GravityConfig, inputs: Inputs, operator: "ForwardOpera
 def _run(config: GravityConfig, problem: "Problem", console: "Console") -> "Outcome":
     from ..inversion import Settings, run
 
-    options = config.inversion
-    names = ("target_chi2", "max_iterations", "trade_off_ratio", "cooling_factor", "cooling_every", "cg_iterations", "cg_tolerance", "stagnation")
-    settings = Settings(**{name: getattr(options, name) for name in names}, seed=config.seed)
     with IterationTable(console, COLUMNS["gravity"]) as table:
-        return run(problem, settings, lambda iterate: table.add(iterate.record()))
+        return run(problem, Settings.of(config.inversion, config.seed), lambda iterate: table.add(iterate.record()))
 
 
 def _summary(config: GravityConfig, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, seconds: float) -> dict[str, Any]:

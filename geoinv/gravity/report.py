@@ -9,6 +9,7 @@ import numpy as np
 from geoinv.operators.grid import Grid
 
 from .. import page, rundir
+from ..figures import CONVERGENCE, convergence
 from . import figures
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ CAPTIONS = {
     "one colour are structure the model has not explained, or a regional trend; single dark points are outliers.",
     "model": "Three sections through the strongest anomaly; dashed lines show where they cut one another. Gravity alone does not fix depth: "
     "trust the position and the total mass of an anomaly more than its thickness or its peak density.",
-    "convergence": "Misfit and trade-off parameter. chi2 should come down to its target and stop there: far above it the data are not fitted or "
-    "the uncertainties are too small; far below it noise has been fitted.",
+    "convergence": CONVERGENCE,
 }
 
 
@@ -31,7 +31,7 @@ def draw(run: rundir.Run) -> dict[str, "Figure"]:
     return {
         "survey": figures.survey_maps(run.predicted),
         "model": figures.model_sections(run.model),
-        "convergence": figures.convergence(run.history, target),
+        "convergence": convergence(run.history, target),
     }
 
 

@@ -48,7 +48,7 @@ def target(config: GravityConfig, run: "Run | None", console: "Console") -> Targ
     operator = build_operator(config, inputs, console)
     problem = build_problem(config, inputs, operator, console)
     size, extra = int(inputs.active.sum()), operator.model_spec.shape[0] - int(inputs.active.sum())
-    precision = trade_off * problem.regularization.hessian.to_scipy()
+    precision = trade_off * problem.regularization.curvature(problem.first).to_scipy()
     if extra:  # in mGal
         free = (FREE * 1e5 * float(np.std(inputs.survey["observed"].values))) ** -2.0
         precision = precision + scipy.sparse.diags_array(np.r_[np.zeros(size), np.full(extra, free)])
