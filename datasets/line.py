@@ -42,7 +42,7 @@ def project(survey: xarray.Dataset, *, azimuth: float | None = None, origin: tup
     plane = {k: np.stack([survey[f"{k}_{axis}"].values for axis in ("easting", "northing")], axis=-1) for k in ("source", "receiver")}
     points = np.unique(np.concatenate([plane["source"].reshape(-1, 2), plane["receiver"][live]]), axis=0)
     center = points.mean(axis=0) if origin is None else np.asarray(origin, dtype=np.float64)
-    along = _best_direction(points) if azimuth is None else np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
+    along = best_direction(points) if azimuth is None else np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
     start = center + ((points - center) @ along).min() * along if origin is None else center
     departure = np.abs((points - start) @ np.array([along[1], -along[0]])).max()
     bearing = float(np.degrees(np.arctan2(along[0], along[1])) % 360)
@@ -94,7 +94,7 @@ def same_place(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
     return bool(apart <= 1 and abs(turned) <= 0.01)
 
 
-def _best_direction(points: np.ndarray) -> np.ndarray:
+def best_direction(points: np.ndarray) -> np.ndarray:
     """The unit vector of the total-least-squares line through points [point, (easting, northing)], pointing east (or due north)."""
     _, extent, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
     if not extent[0] > 0:

@@ -18,7 +18,8 @@ import xarray
 
 from geoinv.operators import checks
 
-from .survey import COORDINATES, add_history
+from .line import best_direction
+from .survey import COORDINATES, add_history, holdout
 
 #: Standard deviations by which a pick and the one of its reciprocal may differ, before that is told.
 RECIPROCAL = 5.0
@@ -81,15 +82,8 @@ def check_values(survey: xarray.Dataset) -> None:
     _refuse("receiver", survey["receiver"].values, same, "pick", "another sensor than the shot's")
 
 
-def validate(survey: xarray.Dataset) -> xarray.Dataset:
-    """The survey itself, after checking that it follows the convention and is ready to be inverted.
-
-    Raises:
-        ValueError: Missing variables, other dimensions or units, values that no survey may hold, or uncertainties at some picks only.
-
-    Warns:
-        UserWarning: Picks that differ from those of the way back by more than their uncertainty explains; the worst pairs are named.
-    """
+def check_layout(survey: xarray.Dataset) -> xarray.Dataset:
+    """The survey itself, after checking its variables, their dimensions, types and units."""
     missing = [name for name in (*COORDINATES, "shot", "receiver", "observed", "uncertainty") if name not in survey.variables]
     if missing:
         raise checks.invalid("survey", f"without {', '.join(missing)}", "a Dataset as geoinv.datasets.picks.make returns")
@@ -101,6 +95,19 @@ def validate(survey: xarray.Dataset) -> xarray.Dataset:
             raise checks.invalid(name, f"of type {survey[name].dtype}", "whole numbers" if name in ("shot", "receiver") else "numbers")
         if name not in ("shot", "receiver"):
             checks.in_unit(name, survey[name].attrs, "m" if name in COORDINATES else "s")
+    return survey
+
+
+def validate(survey: xarray.Dataset) -> xarray.Dataset:
+    """The survey itself, after checking that it follows the convention and is ready to be inverted.
+
+    Raises:
+        ValueError: Missing variables, other dimensions or units, values that no survey may hold, or uncertainties at some picks only.
+
+    Warns:
+        UserWarning: Picks that differ from those of the way back by more than their uncertainty explains; the worst pairs are named.
+    """
+    check_layout(survey)
     check_values(survey)
     zero = np.flatnonzero(survey["uncertainty"].values == 0)
     if 0 < zero.size < survey.sizes["pick"]:
@@ -135,6 +142,35 @@ def assign_uncertainty(survey: xarray.Dataset, *, absolute: float = 0.0, relativ
         f"; {kept} given values kept where above {absolute:g} s" if kept else ""
     )
     return add_history(survey.assign(uncertainty=("pick", values, {"units": "s"})), line)
+
+
+def split_holdout(survey: xarray.Dataset, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of picks to invert and of picks to hold back, as `survey.split_holdout` of stations."""
+    return holdout(survey.sizes["pick"], fraction, seed, "pick")
+
+
+def project(survey: xarray.Dataset) -> xarray.Dataset:
+    """A survey along a line: `easting` becomes the distance along the straight line through the sensors, from its westernmost, northings zero.
+
+    Eastings stay as they are where all northings are the same to a millimetre.
+
+    Warns:
+        UserWarning: A sensor lies farther from the line than the (median) sensor spacing.
+    """
+    points = np.stack([survey["easting"].values, survey["northing"].values], axis=1)
+    if np.ptp(points[:, 1]) <= 1e-3:
+        return survey
+    along = best_direction(np.unique(points, axis=0))
+    origin = points.mean(axis=0) + ((points - points.mean(axis=0)) @ along).min() * along
+    distance, departure = (points - origin) @ along, np.abs((points - origin) @ np.array([along[1], -along[0]])).max()
+    steps = np.diff(np.unique(distance.round(6)))
+    bearing = float(np.degrees(np.arctan2(along[0], along[1])) % 360)
+    if departure > np.median(steps):
+        checks.warn(f"Sensors lie up to {departure:.4g} m from the line; they are {np.median(steps):.4g} m apart.")
+    line = f"projected on the line through ({origin[0]:.3f}, {origin[1]:.3f}) with azimuth {bearing:.4f} degrees, at most {departure:.4g} m"
+    zero = np.zeros(distance.size)
+    flat = survey.assign_coords(easting=("sensor", distance, {"units": "m"}), northing=("sensor", zero, {"units": "m"}))
+    return add_history(flat, line).assign_attrs(line_origin=[float(value) for value in origin], line_azimuth=bearing)
 
 
 def reciprocal(survey: xarray.Dataset) -> np.ndarray:

@@ -172,12 +172,16 @@ def split_holdout(survey: xarray.Dataset, fraction: float, seed: int) -> tuple[n
     Raises:
         ValueError: The fraction is out of range or leaves no station to invert.
     """
-    n = survey.sizes["station"]
+    return holdout(survey.sizes["station"], fraction, seed, "station")
+
+
+def holdout(n: int, fraction: float, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """`split_holdout` of n things."""
     if not 0 <= fraction < 1:
         raise checks.invalid("fraction", fraction, "at least 0 and below 1")
     held = 0 if fraction == 0 else max(1, round(fraction * n))
     if held >= n:
-        raise checks.invalid("fraction", f"{fraction} of {n} stations", "small enough to leave a station to invert")
+        raise checks.invalid("fraction", f"{fraction} of {n} {what}s", f"small enough to leave a {what} to invert")
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[held:]), np.sort(order[:held])
 

@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 ConfigPath = Annotated[
-    Path, typer.Argument(help="TOML file; 'geoinv init gravity' or 'geoinv init waveform' prints one to start from.", show_default=False)
+    Path, typer.Argument(help="TOML file; 'geoinv init gravity', 'traveltime' or 'waveform' prints one to start from.", show_default=False)
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -146,7 +146,7 @@ def report(
 
 
 @app.command()
-def init(kind: Annotated[str, typer.Argument(help="What to invert: gravity or waveform.", show_default=False)]) -> None:
+def init(kind: Annotated[str, typer.Argument(help="What to invert: gravity, traveltime or waveform.", show_default=False)]) -> None:
     """Print a commented config with every option and its default."""
     from geoinv.config import template
 

@@ -21,7 +21,7 @@ from geoinv.operators import checks
 from geoinv.operators.constants import QUANTITIES
 
 #: What can be inverted; the options and the job of a kind are those of its package, `<kind>.config` and `<kind>.job`.
-KINDS = ("gravity", "waveform")
+KINDS = ("gravity", "traveltime", "waveform")
 
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -91,6 +91,12 @@ class Sensitivity(Section):
     samples: Annotated[int, Field(ge=2)] = option(400, "Models drawn for the deviations, which are right to 1 / sqrt(2 samples) of themselves.")
 
 
+class PriorSensitivity(Sensitivity):
+    """What 'geoinv sensitivity' works out where the model term of the inversion is the prior."""
+
+    trade_off: Positive | None = option(None, "Weight of the model term against the data; that of a run's last iteration if off.", example=1.0)
+
+
 class Config(Section):
     """What the options of every kind of inversion begin with."""
 
@@ -120,9 +126,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise checks.invalid("config", f"'{path}'", "a TOML file that can be read", f"{error.strerror}.") from None
     except ValueError as error:  # of syntax or of encoding
         raise checks.invalid("config", f"'{path}'", "TOML", f"{error}.") from None
+    return overridden(options, overrides, folder=path.parent.resolve())
+
+
+def overridden(options: dict[str, Any], overrides: Sequence[str], *, folder: Path | None = None) -> Config:
+    """The config of a nested mapping of options, some of them replaced as in `load`."""
     for override in overrides:
         _override(options, override)
-    return parse(options, folder=path.parent.resolve())
+    return parse(options, folder=folder)
 
 
 def parse(options: Mapping[str, Any], *, folder: Path | None = None) -> Config:

@@ -13,17 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 Columns = Sequence[tuple[str, str, str]]
+_GAUSS_NEWTON: Columns = (
+    ("iteration", "iteration", "d"),
+    ("misfit phi_d", "phi_d", ".4g"),
+    ("chi2", "chi2", ".3f"),
+    ("phi_m", "phi_m", ".4g"),
+    ("trade-off", "trade_off", ".3g"),
+    ("CG steps", "cg_iterations", "d"),
+    ("seconds", "seconds", ".1f"),
+)
 #: Heading, key of the record, and format of every column of each kind's iterations.
 COLUMNS: dict[str, Columns] = {
-    "gravity": (
-        ("iteration", "iteration", "d"),
-        ("misfit phi_d", "phi_d", ".4g"),
-        ("chi2", "chi2", ".3f"),
-        ("phi_m", "phi_m", ".4g"),
-        ("trade-off", "trade_off", ".3g"),
-        ("CG steps", "cg_iterations", "d"),
-        ("seconds", "seconds", ".1f"),
-    ),
+    "gravity": _GAUSS_NEWTON,
+    "traveltime": _GAUSS_NEWTON,
     "waveform": (
         ("band", "band", "d"),
         ("to Hz", "frequency", ".3g"),

@@ -89,6 +89,39 @@ class Exponential(ForwardOperator):
 
 @final
 @dataclass(frozen=True, eq=False)
+class Reciprocal(ForwardOperator):
+    """``1 / m`` for each entry, zero where m is: slowness from velocity, or the other way about.
+
+    Args:
+        shape: Of the model.
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    def model_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.shape, tf.float64)
+
+    @property
+    def data_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.shape, tf.float64)
+
+    def forward(self, model: tf.Tensor) -> tf.Tensor:
+        return tf.math.reciprocal_no_nan(model)
+
+    def linearize(self, model: tf.Tensor) -> Linearization:
+        value = tf.math.reciprocal_no_nan(model)
+        slope = -(value**2)
+        return Linearization(
+            self.model_spec, self.data_spec, value, lambda v: slope * v, lambda w: slope * w, lambda v, w: -2 * slope * value * v * w
+        )
+
+    def subset(self, units: Any) -> "Reciprocal":
+        raise checks.invalid("subset", "of a model map", "taken of the physics", "A map has no units.")
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class WithTrend(ForwardOperator):
     """Physics plus a regional trend that is solved for with it: the model is the physics' vector, then the trend's coefficients.
 

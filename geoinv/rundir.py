@@ -3,7 +3,7 @@
     config.toml     the options, as resolved             history.csv    one row an iteration
     model.nc        what was found, on the grid, SI      summary.json   how the run ended, in numbers
     predicted.nc    observed and predicted data, SI      figures/, report.html
-    wavelet.nc      source wavelets, of waveforms
+    wavelet.nc      source wavelets, of waveforms          rays.nc         ways of picks, of travel times
 
 Every file appears under its name only when it is whole, and `summary.json` last of the data; figures and report follow, and
 `geoinv report` draws them anew. A model.vtr, and model.msh with model.den, are written where they are asked for.
@@ -71,10 +71,10 @@ def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
 #: Files that a run of any command may write besides figures/*.png; an earlier run's are removed before new ones are written.
 _FILES = (
     *("summary.json", "config.toml", "model.nc", "predicted.nc", "history.csv", "report.html"),
-    *("model.vtr", "model.msh", "model.den", "wavelet.nc", "sensitivity.nc"),
+    *("model.vtr", "model.msh", "model.den", "wavelet.nc", "rays.nc", "sensitivity.nc"),
 )
 #: Data sets, by name, that only some kinds of inversion write.
-_EXTRA = ("wavelet",)
+_EXTRA = ("wavelet", "rays")
 
 
 def clear(directory: str | Path) -> None:

@@ -96,7 +96,7 @@ def shape(name: str, values: Any, expected: Sequence[int]) -> np.ndarray:
 
 
 def unit_factor(name: str, unit: str, quantity: str) -> float:
-    """The factor to SI of a unit of the given quantity ('acceleration', 'gradient', 'density' or 'length')."""
+    """The factor to SI of a unit of the given quantity ('acceleration', 'gradient', 'density', 'length' or 'time')."""
     return UNITS[choice(name, unit, QUANTITIES[quantity])]
 
 

@@ -17,6 +17,9 @@ UNITS = {
     "m": 1.0,
     "km": 1e3,
     "ft": 0.3048,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
 }
 
 #: What each unit measures; two units convert into one another only within a row.
@@ -25,6 +28,7 @@ QUANTITIES = {
     "gradient": ("1/s2", "eotvos"),
     "density": ("kg/m3", "g/cc", "g/cm3"),
     "length": ("m", "km", "ft"),
+    "time": ("s", "ms", "us"),
 }
 
 #: How files spell the units that data must be in (the attribute `units` of the CF conventions), in lower case.

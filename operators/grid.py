@@ -208,3 +208,13 @@ def _axis(dim: str, centers: np.ndarray, attrs: Mapping[str, Any], padding: np.n
         given = "with one cell" if n < 2 else "with uneven spacing"
         raise checks.invalid(dim, given, "evenly spaced, or to carry the attribute 'edges' with the n + 1 edges around its n centres")
     return centers[0] + step * (np.arange(n + 1) - 0.5), (lower, upper)
+
+
+def layers(top: float, uniform_to: float, bottom: float, thickness: float, growth: float = 1.0) -> np.ndarray:
+    """Edges, upwards, of layers of one thickness down to `uniform_to` and growing ones below, to `bottom` or just beyond; all in metres."""
+    edges = [top]
+    while edges[-1] > bottom + 1e-9 * thickness:
+        if edges[-1] < uniform_to + 1e-9 * thickness:
+            thickness *= growth
+        edges.append(edges[-1] - thickness)
+    return np.array(edges[::-1])

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from geoinv.operators import checks
 from geoinv.operators.constants import QUANTITIES
 
-from ..config import Config, GaussNewton, PathText, Positive, Section, Sensitivity, UnitOfLength, Weight, option
+from ..config import Config, GaussNewton, PathText, Positive, PriorSensitivity, Section, UnitOfLength, Weight, option
 
 
 def _unit_of_gravity(unit: str) -> str:
@@ -143,12 +143,6 @@ class Bounds(Section):
         return self
 
 
-class GravitySensitivity(Sensitivity):
-    """What 'geoinv sensitivity' works out."""
-
-    trade_off: Positive | None = option(None, "Weight of the model term against the data; that of a run's last iteration if off.", example=1.0)
-
-
 class Output(Section):
     """What is written besides the standard files."""
 
@@ -169,7 +163,7 @@ class GravityConfig(Config):
     bounds: Bounds = Bounds()
     inversion: GaussNewton = GaussNewton()
     output: Output = Output()
-    sensitivity: GravitySensitivity = GravitySensitivity()
+    sensitivity: PriorSensitivity = PriorSensitivity()
 
 
 CONFIG = GravityConfig

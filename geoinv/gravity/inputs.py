@@ -15,7 +15,7 @@ from geoinv.datasets import csv, netcdf, projection, topography, trend, ubc
 from geoinv.datasets import survey as surveys
 from geoinv.operators import checks
 from geoinv.operators.gravity.ground import raise_stations, too_deep
-from geoinv.operators.grid import Grid
+from geoinv.operators.grid import Grid, layers
 
 from .config import Data, GravityConfig
 
@@ -195,7 +195,7 @@ def _grid(config: GravityConfig, survey: xarray.Dataset, ground: topography.Topo
     if top <= lowest - depth:
         raise checks.invalid("grid.top", f"{top:g} m", f"above the grid's bottom, {lowest - depth:g} m")
     _check_count((top - lowest + (options.uniform_depth if options.growth > 1 else depth)) / vertical * plane[0].size * plane[1].size)
-    return Grid((_layers(top, lowest - options.uniform_depth, lowest - depth, vertical, options.growth), *plane))
+    return Grid((layers(top, lowest - options.uniform_depth, lowest - depth, vertical, options.growth), *plane))
 
 
 def _check_count(cells: float) -> None:
@@ -211,16 +211,6 @@ def _top(given: float | None, vertical: float, lowest: float, ground: topography
     north, east = ((edges[1:] + edges[:-1]) / 2 for edges in plane)
     highest = ground.elevation(east, north[:, None]).max()
     return float(np.ceil(highest / vertical - 1e-9) * vertical)  # interpolation's rounding asks for no further layer
-
-
-def _layers(top: float, uniform_to: float, bottom: float, thickness: float, growth: float) -> np.ndarray:
-    """Edges, upwards, of layers of one thickness down to `uniform_to` and growing ones below, to `bottom` or just beyond."""
-    edges = [top]
-    while edges[-1] > bottom + 1e-9 * thickness:
-        if edges[-1] < uniform_to + 1e-9 * thickness:
-            thickness *= growth
-        edges.append(edges[-1] - thickness)
-    return np.array(edges[::-1])
 
 
 def _active(config: GravityConfig, grid: Grid, survey: xarray.Dataset, ground: topography.Topography | None) -> np.ndarray:

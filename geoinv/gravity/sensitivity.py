@@ -6,10 +6,9 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from geoinv.operators import checks
 from geoinv.operators.sensitivity import Prior
 
-from ..sensitivity.target import Target, lines, model_of
+from ..sensitivity.target import Target, lines, model_of, prior_weight
 from .config import GravityConfig
 from .inputs import load
 from .job import build_operator, build_problem
@@ -34,15 +33,7 @@ def target(config: GravityConfig, run: "Run | None", console: "Console") -> Targ
     Raises:
         ValueError: No trade-off parameter or smallness, a run on other cells, or anything wrong with the inputs.
     """
-    trade_off = config.sensitivity.trade_off
-    if trade_off is None and run is not None:
-        trade_off = next((record["trade_off"] for record in reversed(run.history) if record["trade_off"] > 0), None)
-    if trade_off is None:
-        advice = "Run 'geoinv invert' first (and give its directory with --model), or set it."
-        raise checks.invalid("sensitivity.trade_off", "off", "known: how much the prior weighs against the data", advice)
-    if not config.regularization.smallness:
-        advice = "Without it a constant density is free, and no deviation finite."
-        raise checks.invalid("regularization.smallness", 0, "above zero for 'geoinv sensitivity'", advice)
+    trade_off = prior_weight(config.sensitivity, config.regularization.smallness, run, "density")
     inputs = load(config)
     model = np.where(inputs.active, 0.0, np.nan) if run is None else model_of(run, "density", inputs.grid)
     operator = build_operator(config, inputs, console)

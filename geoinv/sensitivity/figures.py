@@ -108,7 +108,13 @@ def fields(data: "xarray.Dataset") -> Figure:
     coverage, resolution = (np.asarray(data[name]) for name in ("coverage", "resolution"))
     most = float(np.nanmax(coverage))
     shown = [
-        (np.maximum(coverage, FAINTEST * most), FIELD, LogNorm(FAINTEST * most, most), "coverage", f"signal to noise of 1 {unit}"),
+        (
+            np.maximum(coverage, FAINTEST * most),
+            FIELD,
+            LogNorm(FAINTEST * most, most),
+            "coverage",
+            f"signal to noise of 1 {unit}" if unit != "1" else "signal to noise of 1",
+        ),
         (np.asarray(data["index"]), "cividis_r", Normalize(0, 1), "depth of investigation", "reference that shows"),
         (resolution, FIELD, Normalize(0, max(1e-6, float(np.nanmax(resolution)))), "resolution", "diagonal of the matrix"),
         (np.asarray(data["deviation"] / data["prior_deviation"]), "cividis", Normalize(0, 1), "deviation", "after the data over before"),

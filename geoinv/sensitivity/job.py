@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from geoinv.operators.sensitivity.directions import Spread
 
     from ..gravity.config import GravityConfig
+    from ..traveltime.config import TravelTimeConfig
     from ..waveform.config import WaveformConfig
     from .target import Target
 
-Settings = Union["GravityConfig", "WaveformConfig"]
+Settings = Union["GravityConfig", "TravelTimeConfig", "WaveformConfig"]
 #: Down to this eigenvalue directions must be found, or the solves for images take more than some thirty products each.
 SOLVED = 100.0
 #: Seconds between lines of progress.

@@ -13,6 +13,7 @@ from geoinv.operators.grid import Grid
 from geoinv.operators.sensitivity import Prior
 
 if TYPE_CHECKING:
+    from ..config import PriorSensitivity
     from ..rundir import Run
 
 
@@ -64,6 +65,30 @@ def lines(precision: scipy.sparse.csr_array, active: np.ndarray) -> np.ndarray:
     orders = [np.moveaxis(numbers, axis, -1).ravel() for axis in range(active.ndim)]
     orders = [np.concatenate([order[order >= 0], others]) for order in orders]
     return max(orders, key=lambda order: -np.sum(precision[order[:-1], order[1:]] * scale[order[:-1]] * scale[order[1:]]))
+
+
+def prior_weight(options: "PriorSensitivity", smallness: float, run: "Run | None", quantity: str) -> float:
+    """The trade-off parameter with which the model term of an inversion is the prior: that of the options, or of a run's last iteration.
+
+    Args:
+        options: The config's [sensitivity].
+        smallness: Weight of smallness in the model term.
+        run: A finished inversion.
+        quantity: What the model is, for messages.
+
+    Raises:
+        ValueError: No trade-off parameter, or no smallness.
+    """
+    trade_off = options.trade_off
+    if trade_off is None and run is not None:
+        trade_off = next((record["trade_off"] for record in reversed(run.history) if record["trade_off"] > 0), None)
+    if trade_off is None:
+        advice = "Run 'geoinv invert' first (and give its directory with --model), or set it."
+        raise checks.invalid("sensitivity.trade_off", "off", "known: how much the prior weighs against the data", advice)
+    if not smallness:
+        advice = f"Without it a constant {quantity} is free, and no deviation finite."
+        raise checks.invalid("regularization.smallness", 0, "above zero for 'geoinv sensitivity'", advice)
+    return trade_off
 
 
 def model_of(run: "Run", name: str, grid: Grid) -> np.ndarray:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import numpy as np
+import scipy.sparse
 
-from . import marching
+from . import marching, paths
 from .marching import Front, Rows, Shot
 from .nodes import Nodes
 from .shots import cores
@@ -125,6 +126,38 @@ class Fronts:
         for found in _side_by_side(one, range(len(self.ways))):  # in the order of sources: the same sum each time
             total += found
         return self.nodes.gradient(self.slowness, self.model, total)
+
+    def jacobian(self) -> scipy.sparse.csr_array:
+        """The derivative of times [pick, node] by the slowness of nodes: a substitution backward for each pick."""
+
+        def one(number: int) -> scipy.sparse.csr_array:
+            of, (rows, seats) = self.ways[number], self.triangle(number)
+            found = [self._of_pick(of, rows, *each) for each in zip(seats, of.weights, strict=True)]
+            starts = np.cumsum([0, *(columns.size for columns, _ in found)])
+            columns, values = (np.concatenate(part) for part in zip(*found, strict=True))
+            return scipy.sparse.csr_array((values, columns, starts), shape=(of.picks.size, self.nodes.size))
+
+        stacked = scipy.sparse.vstack(list(_side_by_side(one, range(len(self.ways)))), format="csr")
+        return stacked[np.argsort(np.concatenate([of.picks for of in self.ways]))]
+
+    def _of_pick(self, of: Ways, rows: Rows, seats: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gradient, of_source = marching.backward(rows, np.bincount(seats, weights, rows.order.size), self.nodes.size)
+        np.add.at(gradient, of.corners, of.shares * of_source)
+        columns = np.flatnonzero(gradient)
+        return columns, gradient[columns]
+
+    def rays(self, receivers: np.ndarray) -> list[np.ndarray]:
+        """The ways [point, axis] that first arrivals took, from receivers [pick, axis] to their sources, m."""
+
+        def one(number: int) -> list[np.ndarray]:
+            of, front = self.ways[number], self.fronts[number]
+            return paths.rays(self.slowness, self.nodes.mesh, of.shot(self.slowness), front, receivers[of.picks])
+
+        found: list[Any] = [None] * self.picks
+        for of, ways in zip(self.ways, _side_by_side(one, range(len(self.ways))), strict=True):
+            for pick, way in zip(of.picks, ways, strict=True):
+                found[pick] = way
+        return found
 
     def triangle(self, number: int) -> Triangle:
         """Of a source, kept if all of them may be."""

@@ -1,0 +1,1 @@
+"""Inversion of first-arrival travel times."""

@@ -1,0 +1,219 @@
+"""What a travel-time inversion starts from, read and checked as its config says: picks, ground, cells, start model.
+
+Nothing here imports TensorFlow, so that `geoinv check` answers quickly.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, final
+
+import numpy as np
+import scipy.spatial
+import xarray
+
+from geoinv.datasets import netcdf, pick_table, picks, sgt
+from geoinv.datasets.table import read_table
+from geoinv.operators import checks
+from geoinv.operators.grid import Grid, layers
+
+from .config import Data, Topography, TravelTimeConfig
+
+#: More cells than this are refused: no machine this runs on marches through them for every shot.
+MAX_CELLS = 20_000_000
+#: Cells between the outermost sensors and the sides.
+MARGIN_CELLS = 4
+#: Standard deviation where none is given, over the median time: short times are not picked better in proportion.
+PICKED = 0.02
+#: Depth of the grid, over the length of the line.
+DEPTH = 1 / 3
+
+
+class Ground(NamedTuple):
+    """The surface: straight lines between points, level beyond them.
+
+    Args:
+        easting: Of the points, ascending, m.
+        upward: Of them, m.
+    """
+
+    easting: np.ndarray
+    upward: np.ndarray
+
+    def at(self, easting: np.ndarray) -> np.ndarray:
+        """Its height, m."""
+        return np.interp(easting, self.easting, self.upward)
+
+    def highest(self, edges: np.ndarray) -> np.ndarray:
+        """The highest point between neighbouring edges, m."""
+        found = np.maximum(self.at(edges[:-1]), self.at(edges[1:]))
+        cells = np.clip(np.searchsorted(edges, self.easting) - 1, 0, found.size - 1)
+        inside = (self.easting >= edges[0]) & (self.easting <= edges[-1])
+        np.maximum.at(found, cells[inside], self.upward[inside])
+        return found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything an inversion needs but the operator.
+
+    Args:
+        survey: Picks along the line, with uncertainties, their sensors in the ground.
+        ground: The surface.
+        grid: The model's cells (upward, easting).
+        active: Cells with any ground [grid.shape].
+        start: Velocity [grid.shape], m/s; at least that of the ground's top above it.
+        fitted, held: Numbers of the picks that are fitted, and of those that test the fit.
+        warnings: What a user should know, a line each.
+    """
+
+    survey: xarray.Dataset
+    ground: Ground
+    grid: Grid
+    active: np.ndarray
+    start: np.ndarray
+    fitted: np.ndarray
+    held: np.ndarray
+    warnings: tuple[str, ...]
+
+    def sensors(self) -> np.ndarray:
+        """Positions [sensor, (upward, easting)], m."""
+        return np.stack([self.survey["upward"].values, self.survey["easting"].values], axis=1)
+
+
+def load(config: TravelTimeConfig) -> Inputs:
+    """Read and check all inputs; warnings are collected, not shown.
+
+    Raises:
+        ValueError: Anything wrong with the files, the picks, the grid or the start model.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        survey = read_survey(config.data)
+        ground = _ground(config.topography, survey)
+        spacing = config.grid.spacing or (spacing_of(survey),) * 2
+        survey = _in_the_ground(survey, ground, spacing[0])
+        grid = _grid(config, survey, ground, spacing)
+        active = grid.edges[0][:-1, np.newaxis] < ground.highest(grid.edges[1])
+        start = _start(config, grid, ground)
+        fitted, held = picks.split_holdout(survey, config.inversion.holdout, config.seed)
+    outside = np.flatnonzero(active & ~((start >= config.bounds.lower) & (start <= config.bounds.upper)))
+    if outside.size:
+        given = f"{start.flat[outside[0]]:g} m/s in {outside.size} cells"
+        raise checks.invalid("start", given, f"within the bounds, {config.bounds.lower:g} to {config.bounds.upper:g} m/s")
+    return Inputs(survey, ground, grid, active, start, fitted, held, tuple(str(each.message) for each in caught))
+
+
+def describe(inputs: Inputs) -> list[str]:
+    """What was read, in lines for a person."""
+    survey, grid = inputs.survey, inputs.grid
+    times, deviations = 1e3 * survey["observed"].values, 1e3 * survey["uncertainty"].values
+    sizes = " x ".join(f"{axis.min():g}" if np.isclose(axis.min(), axis.max()) else f"{axis.min():g}-{axis.max():.4g}" for axis in grid.widths)
+    velocity = inputs.start[inputs.active]
+    return [
+        f"survey: {survey.sizes['pick']} picks of {np.unique(survey['shot']).size} shots at {survey.sizes['sensor']} sensors, "
+        f"{times.min():.4g} to {times.max():.4g} ms, uncertainty {deviations.min():.3g} to {deviations.max():.3g} ms",
+        f"grid: {' x '.join(map(str, grid.shape))} cells of {sizes} m (upward, easting), {int(inputs.active.sum())} of {grid.size} active",
+        f"start: {velocity.min():.4g} to {velocity.max():.4g} m/s",
+        *(line for line in survey.attrs.get("history", "").splitlines() if line),
+    ]
+
+
+def read_survey(data: Data) -> xarray.Dataset:
+    """The picks of a config's [data] along their line, validated and with uncertainties."""
+    survey, floor = _read(data), data.uncertainty_absolute
+    if floor is None:
+        missing = survey["uncertainty"].values == 0
+        floor = float(f"{PICKED * np.median(survey['observed'].values):.2g}") if missing.any() else 0.0
+    return picks.validate(picks.project(picks.assign_uncertainty(survey, absolute=floor, relative=data.uncertainty_relative)))
+
+
+def _read(data: Data) -> xarray.Dataset:
+    suffix = Path(data.file).suffix.lower()
+    known = {".nc": "netcdf", ".nc4": "netcdf", ".csv": "csv", ".txt": "csv"}
+    form = data.format if data.format != "auto" else known.get(suffix, "sgt")
+    if form == "csv":
+        named = {name: column for name, column in data.columns if column is not None}
+        return pick_table.read_csv(data.file, columns=named, time_units=data.time_units, length_units=data.length_units, crs=data.crs or "")
+    if form == "sgt":
+        return sgt.read_sgt(data.file, crs=data.crs or "")
+    survey = picks.check_layout(netcdf.read(data.file))
+    return survey.assign_attrs(crs=survey.attrs.get("crs") or data.crs or "")
+
+
+def spacing_of(survey: xarray.Dataset) -> float:
+    """A cell size, m, of two digits: half the median distance of neighbouring receivers."""
+    heard = np.unique(survey["receiver"].values)
+    points = np.unique(np.stack([survey["easting"].values[heard], survey["upward"].values[heard]], axis=1), axis=0)
+    if len(points) < 2:
+        raise checks.invalid("survey", "with a single receiver", "of two or more", "Give grid.spacing.")
+    nearest, _ = scipy.spatial.KDTree(points).query(points, k=2)
+    return float(f"{np.median(nearest[:, 1]) / 2:.2g}")
+
+
+def _ground(options: Topography, survey: xarray.Dataset) -> Ground:
+    easting, upward = survey["easting"].values, survey["upward"].values
+    if options.source == "flat":
+        return Ground(np.array([easting.mean()]), np.array([upward.max()]))
+    if options.file is not None:
+        table = read_table(options.file)
+        easting, upward = table.numbers("easting"), table.numbers("upward")
+    places, number = np.unique(easting, return_inverse=True)
+    highest = np.full(places.size, -np.inf)
+    np.maximum.at(highest, number, upward)
+    return Ground(places, highest)
+
+
+def _in_the_ground(survey: xarray.Dataset, ground: Ground, cell: float) -> xarray.Dataset:
+    """The survey with the sensors above the ground moved down to it."""
+    above = survey["upward"].values - ground.at(survey["easting"].values)
+    far = np.flatnonzero(above > cell)
+    if far.size:
+        worst = int(np.argmax(above))
+        checks.warn(f"{far.size} sensors lie more than a cell above the ground and are moved to it: sensor {worst} by {above[worst]:.3g} m.")
+    moved = np.maximum(above, 0.0)
+    kept = survey["upward"].values - moved
+    return survey.assign_coords(upward=("sensor", kept, {"units": "m"})).assign(moved=("sensor", moved, {"units": "m"}))
+
+
+def _grid(config: TravelTimeConfig, survey: xarray.Dataset, ground: Ground, spacing: tuple[float, float]) -> Grid:
+    options, easting = config.grid, survey["easting"].values
+    length = float(np.ptp(easting))
+    margin = MARGIN_CELLS * spacing[1] if options.margin is None else options.margin
+    columns = max(int(np.ceil((length + 2 * margin) / spacing[1] - 1e-9)), 2)
+    left = (easting.min() + easting.max() - columns * spacing[1]) / 2
+    # One layer or more below the lowest sensor, whatever the depth: waves pass around it.
+    top = float(ground.upward.max())
+    depth = options.depth or max(DEPTH * length, top - float(survey["upward"].values.min()) + MARGIN_CELLS * spacing[0])
+    below = top - float(survey["upward"].values.min())
+    if depth <= below:
+        raise checks.invalid("grid.depth", f"{depth:g} m", f"below the lowest sensor, {below:g} m below the highest ground")
+    lowest = float(ground.at(left + spacing[1] * np.arange(columns + 1)).min())
+    uniform = lowest - (depth / 4 if options.uniform_depth is None else options.uniform_depth)
+    rows = (top - max(uniform, top - depth) if options.growth > 1 else depth) / spacing[0]
+    if rows * columns > MAX_CELLS:
+        given = f"that makes {rows * columns:.3g} cells"
+        raise checks.invalid("grid.spacing", given, f"large enough for at most {MAX_CELLS:.0e}", "Use larger cells.")
+    upward = layers(top, uniform, top - depth, spacing[0], options.growth)
+    return Grid((upward, left + spacing[1] * np.arange(columns + 1)))
+
+
+def _start(config: TravelTimeConfig, grid: Grid, ground: Ground) -> np.ndarray:
+    options = config.start
+    if options.file is None:
+        depth = np.maximum(ground.at(grid.centers[1]) - grid.centers[0][:, np.newaxis], 0.0)
+        whole = np.maximum(ground.at(grid.centers[1]) - grid.edges[0][0], grid.widths[0][0])
+        return options.top + (options.bottom - options.top) * np.minimum(depth / whole, 1.0)
+    data = netcdf.read(options.file)
+    if "velocity" not in data or set(data["velocity"].dims) != set(grid.dims):
+        raise checks.invalid("start.file", f"'{options.file}'", f"a model with 'velocity' over {', '.join(grid.dims)}")
+    checks.in_unit("velocity", data["velocity"].attrs, "m/s")
+    own = Grid.from_xarray(data["velocity"])
+    alike = own.shape == grid.shape and all(
+        np.abs(a - b).max() <= 1e-3 * widths.min() for a, b, widths in zip(own.edges, grid.edges, grid.widths, strict=True)
+    )
+    if not alike:
+        advice = f"They are {' x '.join(map(str, grid.shape))} up to {grid.edges[0][-1]:g} m, from {grid.edges[1][0]:g} m on."
+        raise checks.invalid("start.file", f"'{options.file}' on other cells", "on those of [grid]", advice)
+    return np.asarray(data["velocity"].transpose(*grid.dims).values, float)
