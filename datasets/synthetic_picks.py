@@ -35,8 +35,9 @@ class RefractionExample:
 
 
 def refraction(
-    *, seed: int = 0, receiver_count: int = 48, spacing: float = 2.0, shot_count: int = 9, absolute: float = 3e-4, relative: float = 0.01
-) -> RefractionExample:
+    *, seed: int = 0, receiver_count: int = 48, spacing: float = 2.0, shot_count: int = 9, relief: float = 0.04,
+    absolute: float = 3e-4, relative: float = 0.01,
+) -> RefractionExample:  # fmt: skip
     """Receivers along a hill, with a weathered layer of changing thickness over rock.
 
     Times are those of `geoinv.operators.Eikonal` on cells of an eighth of the receivers' spacing.
@@ -45,6 +46,7 @@ def refraction(
         seed: Of NumPy's default generator, which draws the noise.
         receiver_count, spacing: Of receivers, and their distance in m.
         shot_count: Between the first and the last receiver, evenly, half a spacing beside receivers.
+        relief: Height of the hill over the length of the line.
         absolute, relative: Standard deviation of the noise, s and a fraction of the time; both zero leave the uncertainty "not given".
 
     Raises:
@@ -58,7 +60,7 @@ def refraction(
     length = spacing * (receiver_count - 1)
 
     def ground(easting: np.ndarray) -> np.ndarray:
-        return 0.04 * length * np.exp(-(((easting / length - 0.6) / 0.25) ** 2))
+        return relief * length * np.exp(-(((easting / length - 0.6) / 0.25) ** 2))
 
     def velocity(upward: np.ndarray, easting: np.ndarray) -> np.ndarray:
         thickness = THICK * length * (1 + VARIES * np.sin(2 * np.pi * easting / length))

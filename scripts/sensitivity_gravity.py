@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from sensitivity_studies import Case, arguments, case, curve, finish, panels, pictures, rows, write_config, write_table
+from sensitivity_studies import Case, arguments, case, curve, finish, panels, pictures, rows, weight_of, write_config, write_table
 
 from geoinv import cli
 from geoinv.datasets import netcdf, synthetic, ubc
 from geoinv.operators.grid import Grid
-from geoinv.operators.sensitivity import Prior
 from geoinv.regularization import small_and_smooth
 from geoinv.report import save
 from geoinv.weighting import depth_weights
@@ -48,8 +47,6 @@ MEASURES = {
     "down": "width of its image along depth (m)",
     "bias": "image lies deeper by (m)",
 }
-#: Models drawn to give the prior its deviation.
-DRAWS = 200
 
 
 def main() -> None:
@@ -122,8 +119,7 @@ def trade_off(grid: Grid, smooth: float) -> float:
     """The weight of the model term at which the densities that it expects have the deviation, to four digits."""
     everywhere = np.ones(grid.shape, bool)
     unit = small_and_smooth(grid, everywhere, smoothness=(smooth,) * 3, weights=depth_weights(grid, everywhere)).hessian.to_scipy()
-    drawn = Prior(unit).samples(DRAWS, np.random.default_rng(0))
-    return float(f"{np.mean(drawn**2) / DEVIATION**2:.4g}")
+    return weight_of(unit, DEVIATION)
 
 
 def summary(made: Mapping[tuple[float, float], Case]) -> Figure:

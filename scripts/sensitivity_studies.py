@@ -17,11 +17,14 @@ from geoinv import config
 from geoinv.datasets.atomic import atomic_path
 from geoinv.figures import DIVERGING, thin_ticks
 from geoinv.operators.grid import Grid
+from geoinv.operators.sensitivity import Prior
 from geoinv.sensitivity import job
 
 #: Colours that readers of any colour vision tell apart (Okabe & Ito 2008), and markers for those who print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+#: Models drawn to give a prior its deviation.
+DRAWS = 200
 
 
 def arguments(about: str | None, output: str) -> argparse.Namespace:
@@ -126,6 +129,17 @@ def case(file: Path) -> Case:
     print(f"{file.stem}: {numbers['degrees_of_freedom']:.1f} degrees of freedom, {time.perf_counter() - began:.0f} s", flush=True)
     below = [float(grid.edges[0][-1] + each) for each in elevations]
     return Case(numbers, grid, [cells[number] for number in first], images, below, data["point_spread"].values[first])
+
+
+def weight_of(unit: Any, deviation: float) -> float:
+    """The weight, to four digits, of a model term at which the models that it expects have a deviation, in the root mean square over cells.
+
+    Args:
+        unit: Its matrix [cell, cell] for a weight of one, SciPy sparse.
+        deviation: Of them.
+    """
+    drawn = Prior(unit).samples(DRAWS, np.random.default_rng(0))
+    return float(f"{np.mean(drawn**2) / deviation**2:.4g}")
 
 
 def write_config(path: Path, options: Mapping[str, Any]) -> Path:

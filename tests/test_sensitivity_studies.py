@@ -20,6 +20,8 @@ WAVES: dict[str, Any] = {
     "tops": (3.5, 5.0),
     "depths": (180.0, 300.0),
 }
+#: The weathered layer is about 3 m thick here.
+REFRACTION: dict[str, Any] = {"receivers": 18, "shots": (2, 6), "depths": (2.25, 5.25)}
 
 
 def study(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -91,6 +93,23 @@ def test_higher_bands_see_sharper(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert contents(tmp_path / "one") == contents(tmp_path / "two") and len(contents(tmp_path / "one")) == 5
 
 
+def test_more_shots_resolve_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = study("sensitivity_refraction", monkeypatch)["run"]
+    message = run(tmp_path / "one", **REFRACTION)
+    found = {(row["shots"], row["cell_depth_m"]): row for row in table(tmp_path / "one")}
+    assert len(found) == 4 and message.startswith("From 2 to 6 shots the degrees of freedom grow from ")
+    for depth in REFRACTION["depths"]:
+        few, many = (found[shots, depth] for shots in REFRACTION["shots"])
+        assert (few["n_data"], many["n_data"]) == (36, 108) and few["degrees_of_freedom"] <= 36
+        assert many["degrees_of_freedom"] > 1.3 * few["degrees_of_freedom"] and many["resolution"] > 1.3 * few["resolution"]
+    assert found[6, 5.25]["resolution"] < found[6, 2.25]["resolution"]
+    run(tmp_path / "two", **REFRACTION)
+    first = contents(tmp_path / "one")
+    assert first == contents(tmp_path / "two") and len(first) == 5
+    run(tmp_path / "two", seed=1, **REFRACTION)
+    assert contents(tmp_path / "two")["inputs/shots-2.toml"] != first["inputs/shots-2.toml"]
+
+
 def test_images_are_measured_between_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a Gaussian whose middle lies between centres: its widths at half maximum, and how far it is from a cell."""
     image = study("sensitivity_studies", monkeypatch)["Image"]
@@ -106,7 +125,7 @@ def test_images_are_measured_between_cells(monkeypatch: pytest.MonkeyPatch) -> N
     assert (edge.across, edge.down) == (600.0, 400.0), "one that falls to half nowhere is as wide as the cells"
 
 
-@pytest.mark.parametrize("name", ["sensitivity_gravity", "sensitivity_waveform"])
+@pytest.mark.parametrize("name", ["sensitivity_gravity", "sensitivity_refraction", "sensitivity_waveform"])
 def test_a_seed_below_zero_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--seed", "-1", "--output", str(tmp_path / "out")])
