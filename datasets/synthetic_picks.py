@@ -12,8 +12,6 @@ from geoinv.operators.grid import Grid
 
 from . import picks
 
-#: Cells of the modelling, over the spacing of receivers.
-FINE = 0.125
 #: Velocity right below the ground and at the base of the weathered layer, and below that layer, m/s.
 TOP, BASE, ROCK = 400.0, 900.0, 2800.0
 #: Thickness of the weathered layer in the mean, and how much it varies, over the length of the line.
@@ -35,18 +33,19 @@ class RefractionExample:
 
 
 def refraction(
-    *, seed: int = 0, receiver_count: int = 48, spacing: float = 2.0, shot_count: int = 9, relief: float = 0.04,
+    *, seed: int = 0, receiver_count: int = 48, spacing: float = 2.0, shot_count: int = 9, relief: float = 0.04, cells: float = 0.125,
     absolute: float = 3e-4, relative: float = 0.01,
 ) -> RefractionExample:  # fmt: skip
     """Receivers along a hill, with a weathered layer of changing thickness over rock.
 
-    Times are those of `geoinv.operators.Eikonal` on cells of an eighth of the receivers' spacing.
+    Times are those of `geoinv.operators.Eikonal`, on finer cells than those that they will be inverted on.
 
     Args:
         seed: Of NumPy's default generator, which draws the noise.
         receiver_count, spacing: Of receivers, and their distance in m.
         shot_count: Between the first and the last receiver, evenly, half a spacing beside receivers.
         relief: Height of the hill over the length of the line.
+        cells: Size of the cells of the modelling, over the receivers' spacing.
         absolute, relative: Standard deviation of the noise, s and a fraction of the time; both zero leave the uncertainty "not given".
 
     Raises:
@@ -57,6 +56,7 @@ def refraction(
     checks.count("receiver_count", receiver_count, 6)
     checks.count("shot_count", shot_count)
     checks.positive("spacing", spacing)
+    checks.positive("cells", cells)
     length = spacing * (receiver_count - 1)
 
     def ground(easting: np.ndarray) -> np.ndarray:
@@ -73,10 +73,10 @@ def refraction(
     easting = np.concatenate([receivers, shots])
     upward = ground(easting)
     shot, receiver = (part.ravel() for part in np.meshgrid(np.arange(receiver_count, easting.size), np.arange(receiver_count), indexing="ij"))
-    clean = _times(ground, velocity, easting, upward, shot, receiver, FINE * spacing)
+    clean = _times(ground, velocity, easting, upward, shot, receiver, cells * spacing)
     deviation = absolute + relative * clean
     noisy = clean + deviation * np.random.default_rng(seed).standard_normal(clean.size)
-    made = f"modelled on cells of {FINE * spacing:g} m; noise of {absolute:g} s + {relative:g} of the time, seed {seed}"
+    made = f"modelled on cells of {cells * spacing:g} m; noise of {absolute:g} s + {relative:g} of the time, seed {seed}"
     return RefractionExample(picks.make(easting, upward, shot, receiver, np.maximum(noisy, 1e-6), deviation, history=[made]), velocity)
 
 

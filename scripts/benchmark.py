@@ -63,7 +63,7 @@ class Case:
         function: In the module.
         about: What it is, in a line.
         stock: A peer's script and arguments, for this very interpreter (stock TensorFlow).
-        rivals: Peers' scripts and arguments, for the interpreter of the peers.
+        rivals: Peers' scripts and arguments, for the interpreter of the peers; {data} stands for the path of `data`.
         data: The file it needs, in the folder of data.
         module: Beside this script.
     """
@@ -96,6 +96,15 @@ CASES = {
     "jacobian": Case("jacobians", "few unknowns, and a band of 100 000 rows", (STOCK_SENSITIVITY, "jacobian"), module="benchmark_sensitivity"),
     "planner": Case("planner", "every way to a derivative, predicted and measured", module="benchmark_planner"),
     "scan": Case("scan", "the gradient of 2000 steps of one's own", (STOCK_SENSITIVITY, "scan"), module="benchmark_sensitivity"),
+    "koenigsee": Case(
+        "koenigsee",
+        "refraction, 714 real picks, inverted",
+        rivals=(("traveltime_pygimli.py", "{data}"),),
+        data="koenigsee-refraction/koenigsee.sgt",
+        module="benchmark_traveltime",
+    ),
+    "refraction-20k": Case("refraction_20k", "19 600 picks, 79 000 cells, 8 iterations", module="benchmark_traveltime"),
+    "eikonal-3d": Case("eikonal_3d", "times and gradient, 100 x 100 x 100 cells, 20 shots", module="benchmark_traveltime"),
     "wave-3d": Case("wave_3d", "acoustic, 150 x 150 x 150 cells, 300 steps, 2 shots", (), (OWN_PEER,), module="benchmark_waves"),
 }
 
@@ -185,7 +194,8 @@ def peer_commands(name: str, options: argparse.Namespace) -> dict[str, list[str]
         if lacks:
             say(f"{name}: not compared with {script[0]}: {lacks}")
         elif script:
-            commands[script[0]] = [str(python), str(folder / script[0]), *script[1:]]
+            data = str(data_folder() / CASES[name].data)
+            commands[script[0]] = [str(python), str(folder / script[0]), *(each.format(data=data) for each in script[1:])]
     return commands
 
 
