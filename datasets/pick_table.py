@@ -55,13 +55,16 @@ def read_csv(
             raise files.bad_line(path, line, f"a time of {time:g} s", "positive")
         if a == b:
             raise files.bad_line(path, line, "a pick from a sensor to itself", "between two sensors")
-    deviations = table.numbers(names["uncertainty"]) * seconds if "uncertainty" in names else 0.0
+    deviations = _deviations(table, names["uncertainty"]) * seconds if "uncertainty" in names else 0.0
     known = {"crs": crs, "source": str(path), "sha256": files.sha256(path)}
     return picks.make(sensors[:, 0], sensors[:, 2], shot, receiver, times, deviations, northing=sensors[:, 1], **known)
 
 
 def write_csv(path: str | os.PathLike[str], survey: xarray.Dataset) -> None:
-    """Write a survey of picks as a table in metres and seconds, as `read_csv` reads it; the file is whole or not there."""
+    """Write a survey of picks as a table in metres and seconds, as `read_csv` reads it, without sensors that no pick has.
+
+    The file is whole or not there.
+    """
     ends = {f"{kind}_{axis}": survey[axis].values[survey[kind].values] for kind in ("shot", "receiver") for axis in ("easting", "northing", "upward")}
     table = {**ends, "time": survey["observed"].values, "uncertainty": survey["uncertainty"].values}
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -70,12 +73,27 @@ def write_csv(path: str | os.PathLike[str], survey: xarray.Dataset) -> None:
         writer.writerows(zip(*(values.tolist() for values in table.values()), strict=True))
 
 
+def _deviations(table: Table, column: str) -> np.ndarray:
+    """Zero where there is none."""
+    given = ~table.missing(column)
+    found = np.zeros(given.size)
+    if given.any():
+        found[given] = table.keep(given).numbers(column)
+    for line, value in zip(table.lines, found, strict=True):
+        if value < 0:
+            raise files.bad_line(table.path, line, f"an uncertainty of {value:g}", "positive, zero or blank")
+    return found
+
+
 def _named(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     """The file's column of each of our names that it has."""
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         raise checks.invalid("columns", repr(unknown[0]), f"one of {', '.join(COLUMNS)}")
     names = {name: columns.get(name, name) for name in COLUMNS if name in columns or name in table.columns}
+    northings = [name for name in ("shot_northing", "receiver_northing") if name in names]
+    if len(northings) == 1:
+        raise checks.invalid("columns", f"with '{northings[0]}' alone", "with northings of both shots and receivers, or of neither")
     for name in COLUMNS:
         if name not in names and not name.endswith("northing") and name != "uncertainty":
             advice = f"The file has {', '.join(table.columns)}; name the one that holds it in data.columns."

@@ -218,3 +218,11 @@ def layers(top: float, uniform_to: float, bottom: float, thickness: float, growt
             thickness *= growth
         edges.append(edges[-1] - thickness)
     return np.array(edges[::-1])
+
+
+def layer_count(top: float, uniform_to: float, bottom: float, thickness: float, growth: float = 1.0) -> float:
+    """About how many `layers` there would be, without making them."""
+    if growth == 1:
+        return (top - bottom) / thickness
+    uniform = max(0.0, top - max(uniform_to, bottom))
+    return uniform / thickness + float(np.log1p((top - bottom - uniform) * (growth - 1) / (thickness * growth)) / np.log(growth))

@@ -114,6 +114,19 @@ def test_sensitivity_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_travel_times_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    cases = load("benchmark_traveltime")
+    figures = {metric: value for _, metric, value, _ in cases.refraction_20k(0.03, 1)}
+    assert list(figures) == ["inversion", "memory", "chi2", "iterations", "cells", "picks"] and figures["iterations"] == 8
+    assert figures["picks"] == 2 * 17 and figures["chi2"] > 0
+    assert [metric for _, metric, *_ in cases.eikonal_3d(0.08, 1)] == ["memory", "times", "gradient"]
+    if "GEOINV_DATA" not in os.environ:
+        pytest.skip("Koenigsee needs the survey files: set GEOINV_DATA")
+    found = {metric: value for _, metric, value, _ in cases.koenigsee(0.1, 1)}
+    assert found["iterations"] == 2 and 0 < found["rms"] < 2e-3
+
+
 def test_a_wrong_result_is_no_figure() -> None:
     cases = load("benchmark_cases")
     with pytest.raises(AssertionError):

@@ -154,6 +154,59 @@ def test_waves_follow_the_ground(shape: str) -> None:
     assert errors[0] < 6e-3 and errors[1] < 1.5e-3
 
 
+@pytest.mark.parametrize("shape", [(14, 18), (6, 7, 8)])
+def test_the_assembled_jacobian_is_that_of_products(shape: tuple[int, ...]) -> None:
+    grid = uneven(*shape)
+    shots = np.array([2, 0, 2, 1, 0, 2, 0])
+    operator = Eikonal(grid, anywhere(grid, 3), anywhere(grid, 7), shots)
+    model = 1 / RANDOM.uniform(500, 3000, shape)
+    at, matrix = operator.linearize(tf.constant(model)), operator.jacobian(model).to_scipy()
+    for row in range(len(shots)):
+        np.testing.assert_allclose(matrix[[row]].toarray().reshape(shape), at.vjp(tf.one_hot(row, len(shots), dtype=tf.float64)), atol=1e-12)
+    np.testing.assert_allclose(matrix @ model.ravel(), at.data, rtol=1e-11, err_msg="times are made of slowness")
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_rays_are_straight_where_velocity_is_constant(ndim: int) -> None:
+    grid = Grid.uniform((20,) * ndim, (2.0,) * ndim)
+    sources, receivers, shots = anywhere(grid, 2), anywhere(grid, 12), np.repeat([0, 1], 6)
+    ways = Eikonal(grid, sources, receivers, shots).rays(np.full(grid.shape, 1e-3))
+    for way, receiver, source in zip(ways, receivers, sources[shots], strict=True):
+        np.testing.assert_array_equal(way[[0, -1]], [receiver, source])
+        along = (source - receiver) / np.linalg.norm(source - receiver)
+        off = (way - receiver) - np.outer((way - receiver) @ along, along)
+        # Unit vectors between nodes are linear in place, and not those of places: of second order, near the source.
+        assert np.abs(off).max() < 0.02 and np.all(np.diff((way - receiver) @ along) > 0)
+
+
+def test_rays_are_arcs_where_velocity_is_linear_in_depth() -> None:
+    """Circles around a point above the ground by v / g (Slotnick 1936); their radius follows from where they begin and end."""
+    errors, velocity, gradient = [], 600.0, 40.0
+    for cell in (2.0, 1.0):
+        grid = Grid.uniform((round(50 / cell), round(120 / cell)), (cell, cell), (-50.0, -10.0))
+        model = np.broadcast_to(1 / (velocity - gradient * grid.centers[0][:, None]), grid.shape)
+        receivers = np.stack([np.zeros(3), [35.0, 60.0, 95.0]], axis=1)
+        ways = Eikonal(grid, np.zeros((1, 2)), receivers, np.zeros(3, int)).rays(model)
+        worst = 0.0
+        for way, (_, offset) in zip(ways, receivers, strict=True):
+            radius = np.hypot(offset / 2, velocity / gradient)
+            worst = max(worst, float(np.abs(np.hypot(way[:, 0] - velocity / gradient, way[:, 1] - offset / 2) - radius).max()))
+        errors.append(worst)
+    assert errors[1] < 0.5 and errors[1] < 0.8 * errors[0]
+
+
+def test_rays_run_along_the_top_of_a_fast_layer() -> None:
+    """Down and up at the critical angle, whose sine is the ratio of velocities, and level between."""
+    grid = Grid.uniform((80, 240), (0.5, 0.5), (-40.0, 0.0))
+    model = np.broadcast_to(np.where(grid.centers[0] > -10, 1 / 1000, 1 / 4000)[:, None], grid.shape)
+    way = Eikonal(grid, [[0.0, 10.0]], [[0.0, 110.0]], [0]).rays(model)[0]
+    level = np.abs(way[:, 0] + 10) < 1.0
+    assert np.abs(way[:, 0]).max() < 11.0
+    run = 10 * np.tan(np.arcsin(1000 / 4000))
+    assert np.ptp(way[level, 1]) == pytest.approx(100 - 2 * run, abs=2.0)
+    np.testing.assert_allclose(way[~level & (way[:, 1] > 60)][0], [0.0, 110.0])
+
+
 def test_subsets_are_of_shots_in_the_order_given() -> None:
     grid = Grid.uniform((8, 10), (2.0, 2.0))
     receivers, shots = anywhere(grid, 12), np.array([2, 0, 1, 1, 0, 2, 2, 0, 1, 0, 2, 1])

@@ -5,6 +5,7 @@ import pytest
 
 from geoinv.datasets import netcdf
 from geoinv.operators import Grid
+from geoinv.operators.grid import layer_count, layers
 
 EDGES = (np.cumsum([0.0, 40.0, 20.0, 10.0, 10.0, 20.0]), 500.0 + np.cumsum([0.0, 30.0, 15.0, 15.0, 15.0, 15.0, 30.0]))
 PADDING = ((2, 0), (1, 1))
@@ -64,3 +65,13 @@ def test_coordinates_in_single_precision_are_even_to_their_rounding():
         np.testing.assert_allclose(np.diff(found), 25.0, rtol=1e-4)
     with pytest.raises(ValueError, match="uneven spacing"):
         Grid.from_xarray(rough.assign_coords(easting=rough.easting + 0.2 * (np.arange(80) % 2)))
+
+
+@pytest.mark.parametrize(("growth", "uniform"), [(1.0, 0.0), (1.3, 0.0), (1.05, 40.0), (1.000001, 12.0), (1.5, 500.0)])
+def test_layers_are_counted_without_making_them(growth: float, uniform: float) -> None:
+    edges = layers(10.0, 10.0 - uniform, -90.0, 2.5, growth)
+    assert edges[-1] == 10.0 and edges[0] <= -90.0 < edges[1] + 1e-6
+    assert layer_count(10.0, 10.0 - uniform, -90.0, 2.5, growth) == pytest.approx(edges.size - 1, abs=1.1)
+    widths = np.diff(edges)[::-1]
+    np.testing.assert_allclose(widths[: int(min(uniform, 100.0) / 2.5)], 2.5)
+    np.testing.assert_allclose((widths[1:] / widths[:-1])[int(uniform / 2.5) :], growth)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from geoinv.maps import ActiveCells, Exponential, WithTrend
+from geoinv.maps import ActiveCells, Exponential, Reciprocal, WithTrend
 from geoinv.operators.forward import ForwardOperator
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.operators.grid import Grid
@@ -23,6 +23,7 @@ def physics() -> ForwardOperator:
 MAPS = {
     "active": lambda: ActiveCells(ACTIVE),
     "exponential": lambda: Exponential((5,)),
+    "reciprocal": lambda: Reciprocal((5,)) @ Exponential((5,)),
     "trend": lambda: WithTrend(GravityPrism(GRID, STATIONS) @ ActiveCells(ACTIVE), TERMS * 1e-8),
     "trend of a nonlinear operator": lambda: WithTrend(physics() @ Exponential((7,)), TERMS * 1e-8),
 }
@@ -55,6 +56,14 @@ def test_exponential_and_its_curvature() -> None:
     np.testing.assert_allclose(at.data, np.exp(model), rtol=1e-15)
     np.testing.assert_allclose(at.jvp(v), np.exp(model) * v, rtol=1e-15)
     np.testing.assert_allclose(at.hessian_product(v, w), np.exp(model) * v * w, rtol=1e-15)
+
+
+def test_reciprocal_and_its_curvature() -> None:
+    model, v, w = np.array([0.5, -2.0, 0.0, 4.0]), np.arange(1.0, 5.0), np.array([1.0, 2.0, 3.0, -1.0])
+    at = Reciprocal((4,)).linearize(tf.constant(model))
+    np.testing.assert_allclose(at.data, [2.0, -0.5, 0.0, 0.25])
+    np.testing.assert_allclose(at.jvp(v), [-4.0, -0.5, 0.0, -0.25])
+    np.testing.assert_allclose(at.hessian_product(v, w), 2 * np.array([8.0, -0.125, 0.0, 1 / 64]) * v * w)
 
 
 def test_trend_is_added_to_the_physics() -> None:

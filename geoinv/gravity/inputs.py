@@ -15,7 +15,7 @@ from geoinv.datasets import csv, netcdf, projection, topography, trend, ubc
 from geoinv.datasets import survey as surveys
 from geoinv.operators import checks
 from geoinv.operators.gravity.ground import raise_stations, too_deep
-from geoinv.operators.grid import Grid, layers
+from geoinv.operators.grid import Grid, layer_count, layers
 
 from .config import Data, GravityConfig
 
@@ -194,7 +194,7 @@ def _grid(config: GravityConfig, survey: xarray.Dataset, ground: topography.Topo
     top = _top(options.top, vertical, lowest, ground, plane)
     if top <= lowest - depth:
         raise checks.invalid("grid.top", f"{top:g} m", f"above the grid's bottom, {lowest - depth:g} m")
-    _check_count((top - lowest + (options.uniform_depth if options.growth > 1 else depth)) / vertical * plane[0].size * plane[1].size)
+    _check_count(layer_count(top, lowest - options.uniform_depth, lowest - depth, vertical, options.growth) * plane[0].size * plane[1].size)
     return Grid((layers(top, lowest - options.uniform_depth, lowest - depth, vertical, options.growth), *plane))
 
 

@@ -71,7 +71,7 @@ class Start(Section):
     """The first model: velocity that grows with depth, or a file."""
 
     top: Positive = option(500.0, "Velocity at the ground, m/s.")
-    bottom: Positive = option(5000.0, "Velocity at the bottom of the grid, m/s; linear in between.")
+    bottom: Positive = option(5000.0, "Velocity at the bottom of the grid, m/s; linear in between, within the bounds.")
     file: PathText | None = option(None, "netCDF model with 'velocity' on the same cells; takes the place of the above.", example="model.nc")
 
 

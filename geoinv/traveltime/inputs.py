@@ -15,7 +15,7 @@ import xarray
 from geoinv.datasets import netcdf, pick_table, picks, sgt
 from geoinv.datasets.table import read_table
 from geoinv.operators import checks
-from geoinv.operators.grid import Grid, layers
+from geoinv.operators.grid import Grid, layer_count, layers
 
 from .config import Data, Topography, TravelTimeConfig
 
@@ -112,7 +112,7 @@ def describe(inputs: Inputs) -> list[str]:
     sizes = " x ".join(f"{axis.min():g}" if np.isclose(axis.min(), axis.max()) else f"{axis.min():g}-{axis.max():.4g}" for axis in grid.widths)
     velocity = inputs.start[inputs.active]
     return [
-        f"survey: {survey.sizes['pick']} picks of {np.unique(survey['shot']).size} shots at {survey.sizes['sensor']} sensors, "
+        f"survey: {survey.sizes['pick']} picks, shots at {np.unique(survey['shot']).size} of {survey.sizes['sensor']} sensors, "
         f"{times.min():.4g} to {times.max():.4g} ms, uncertainty {deviations.min():.3g} to {deviations.max():.3g} ms",
         f"grid: {' x '.join(map(str, grid.shape))} cells of {sizes} m (upward, easting), {int(inputs.active.sum())} of {grid.size} active",
         f"start: {velocity.min():.4g} to {velocity.max():.4g} m/s",
@@ -122,11 +122,15 @@ def describe(inputs: Inputs) -> list[str]:
 
 def read_survey(data: Data) -> xarray.Dataset:
     """The picks of a config's [data] along their line, validated and with uncertainties."""
-    survey, floor = _read(data), data.uncertainty_absolute
-    if floor is None:
-        missing = survey["uncertainty"].values == 0
-        floor = float(f"{PICKED * np.median(survey['observed'].values):.2g}") if missing.any() else 0.0
-    return picks.validate(picks.project(picks.assign_uncertainty(survey, absolute=floor, relative=data.uncertainty_relative)))
+    survey, floor = picks.project(_read(data)), data.uncertainty_absolute
+    if floor is not None:
+        return picks.validate(picks.assign_uncertainty(survey, absolute=floor, relative=data.uncertainty_relative))
+    given = survey["uncertainty"].values
+    if np.all(given > 0):
+        return picks.validate(survey)
+    floor = float(f"{PICKED * np.median(survey['observed'].values):.2g}")
+    made = picks.assign_uncertainty(survey, absolute=floor, relative=data.uncertainty_relative)
+    return picks.validate(made.assign(uncertainty=("pick", np.where(given > 0, given, made["uncertainty"].values), {"units": "s"})))
 
 
 def _read(data: Data) -> xarray.Dataset:
@@ -167,13 +171,14 @@ def _ground(options: Topography, survey: xarray.Dataset) -> Ground:
 
 def _in_the_ground(survey: xarray.Dataset, ground: Ground, cell: float) -> xarray.Dataset:
     """The survey with the sensors above the ground moved down to it."""
-    above = survey["upward"].values - ground.at(survey["easting"].values)
-    far = np.flatnonzero(above > cell)
-    if far.size:
-        worst = int(np.argmax(above))
-        checks.warn(f"{far.size} sensors lie more than a cell above the ground and are moved to it: sensor {worst} by {above[worst]:.3g} m.")
-    moved = np.maximum(above, 0.0)
-    kept = survey["upward"].values - moved
+    easting, upward = survey["easting"].values, survey["upward"].values
+    kept = np.minimum(upward, ground.at(easting))
+    moved = upward - kept
+    far = np.count_nonzero(moved > cell)
+    if far:
+        worst = int(np.argmax(moved))
+        where = f"{far}, the farthest by {moved[worst]:.3g} m at easting {easting[worst]:.6g} m"
+        checks.warn(f"Sensors more than a cell above the ground are moved to it: {where}.")
     return survey.assign_coords(upward=("sensor", kept, {"units": "m"})).assign(moved=("sensor", moved, {"units": "m"}))
 
 
@@ -191,7 +196,7 @@ def _grid(config: TravelTimeConfig, survey: xarray.Dataset, ground: Ground, spac
         raise checks.invalid("grid.depth", f"{depth:g} m", f"below the lowest sensor, {below:g} m below the highest ground")
     lowest = float(ground.at(left + spacing[1] * np.arange(columns + 1)).min())
     uniform = lowest - (depth / 4 if options.uniform_depth is None else options.uniform_depth)
-    rows = (top - max(uniform, top - depth) if options.growth > 1 else depth) / spacing[0]
+    rows = layer_count(top, uniform, top - depth, spacing[0], options.growth)
     if rows * columns > MAX_CELLS:
         given = f"that makes {rows * columns:.3g} cells"
         raise checks.invalid("grid.spacing", given, f"large enough for at most {MAX_CELLS:.0e}", "Use larger cells.")
@@ -204,7 +209,8 @@ def _start(config: TravelTimeConfig, grid: Grid, ground: Ground) -> np.ndarray:
     if options.file is None:
         depth = np.maximum(ground.at(grid.centers[1]) - grid.centers[0][:, np.newaxis], 0.0)
         whole = np.maximum(ground.at(grid.centers[1]) - grid.edges[0][0], grid.widths[0][0])
-        return options.top + (options.bottom - options.top) * np.minimum(depth / whole, 1.0)
+        growing = options.top + (options.bottom - options.top) * np.minimum(depth / whole, 1.0)
+        return np.clip(growing, config.bounds.lower, config.bounds.upper)
     data = netcdf.read(options.file)
     if "velocity" not in data or set(data["velocity"].dims) != set(grid.dims):
         raise checks.invalid("start.file", f"'{options.file}'", f"a model with 'velocity' over {', '.join(grid.dims)}")
