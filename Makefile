@@ -1,4 +1,4 @@
-# 'make demo', 'make demo-waveform' and 'make test' do everything. All install once; the stamp is stale only when the requirements change.
+# 'make demo', 'make demo-traveltime', 'make demo-waveform' and 'make test' do everything. All install once; the stamp is stale only when the requirements change.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,10 +6,13 @@ BIN := .venv/bin
 WORKERS := -n 2 --dist worksteal
 INSTALLED := .venv/.installed
 
-.PHONY: demo demo-waveform test test-all lint bench clean
+.PHONY: demo demo-traveltime demo-waveform test test-all lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo_gravity.py
+
+demo-traveltime: $(INSTALLED)
+	$(BIN)/python scripts/invert_traveltime.py synthetic --output demo-output/traveltime
 
 demo-waveform: $(INSTALLED)
 	$(BIN)/python scripts/demo_waveform.py

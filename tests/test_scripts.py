@@ -46,11 +46,33 @@ def test_the_configs_of_the_surveys_are_valid(name: str, monkeypatch: pytest.Mon
     assert options.data.file.startswith("/anywhere") and options.data.uncertainty_floor
 
 
-@pytest.mark.parametrize("name", ["invert_gravity", "invert_waveform"])
+def test_the_config_of_the_refraction_line_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOINV_DATA", "/anywhere")
+    options = config.load(SCRIPTS / "configs" / "koenigsee.toml")
+    assert options.kind == "traveltime" and options.data.file.startswith("/anywhere") and options.inversion.holdout == 0.1
+
+
+def test_the_travel_time_demo_finds_the_rock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["invert_traveltime.py", "synthetic", "--output", str(tmp_path / "out")])
+    runpy.run_path(str(SCRIPTS / "invert_traveltime.py"), run_name="__main__")
+    summary = json.loads((tmp_path / "out" / "results" / "summary.json").read_text())
+    assert summary["status"] == "converged" and summary["velocity_error"] < 0.6 * summary["velocity_error_start"]
+    assert "Where waves pass, the velocity's rms error fell from" in capsys.readouterr().out
+    picks = str(tmp_path / "out" / "inputs" / "picks.csv")
+    flags = ["--spacing", "2", "2", "--depth", "30", "--start", "600", "4000", "--set", "inversion.max_iterations=3", "--blocky"]
+    monkeypatch.setattr("sys.argv", ["invert_traveltime.py", "survey", picks, *flags, "--output", str(tmp_path / "own")])
+    runpy.run_path(str(SCRIPTS / "invert_traveltime.py"), run_name="__main__")
+    assert json.loads((tmp_path / "own" / "summary.json").read_text())["chi2"] < 10
+    made = config.load(tmp_path / "own" / "config.toml")
+    assert made.regularization.shape == "blocky" and made.grid.spacing == (2.0, 2.0) and made.start.bottom == 4000.0
+
+
+@pytest.mark.parametrize("name", ["invert_gravity", "invert_traveltime", "invert_waveform"])
 def test_a_mistake_ends_in_one_line_and_2(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "missing.dat")
     arguments = {
         "invert_gravity": [missing, "--uncertainty", "0.02", "--spacing", "100", "200", "200"],
+        "invert_traveltime": ["survey", missing],
         "invert_waveform": ["survey", missing, "--start", missing, "--spacing", "20", "--bands", "4"],
     }
     monkeypatch.setattr("sys.argv", [f"{name}.py", *arguments[name], "--output", str(tmp_path / "out")])
@@ -68,6 +90,7 @@ def test_a_mistake_ends_in_one_line_and_2(name: str, tmp_path: Path, monkeypatch
         ("invert_waveform", ["overthrust", "{folder}"], "Invalid 'folder' with a model file of q: must be of the Overthrust section, with 'm'."),
         ("invert_waveform", ["overthrust", "{folder}/good", "--shots", "-3"], "Invalid '--shots' -3: must be 1 or more."),
         ("invert_waveform", ["overthrust", "{folder}/good", "--seed", "-1"], "Invalid 'seed' -1: must be 0 or more."),
+        ("invert_traveltime", ["synthetic", "--seed", "-1"], "Invalid 'seed' -1: must be 0 or more."),
         ("demo_waveform", ["--seed", "-1"], "Invalid 'seed' -1: must be 0 or more."),
         ("demo_gravity", ["--seed", "-1"], "Invalid 'seed' -1: must be 0 or more."),
     ],
