@@ -105,6 +105,13 @@ CASES = {
     ),
     "refraction-20k": Case("refraction_20k", "19 600 picks, 79 000 cells, 8 iterations", module="benchmark_traveltime"),
     "eikonal-3d": Case("eikonal_3d", "times and gradient, 100 x 100 x 100 cells, 20 shots", module="benchmark_traveltime"),
+    "accumulate-50m": Case(
+        "accumulate_50m",
+        "8 gradients of 50M parameters, accumulated and applied",
+        ("stock_tensorflow.py", "accumulate"),
+        module="benchmark_accumulator",
+    ),
+    "accumulate-windows": Case("accumulate_windows", "gradients of windows of 512 x 512 x 512 cells", module="benchmark_accumulator"),
     "wave-3d": Case("wave_3d", "acoustic, 150 x 150 x 150 cells, 300 steps, 2 shots", (), (OWN_PEER,), module="benchmark_waves"),
 }
 

@@ -114,6 +114,15 @@ def test_sensitivity_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_the_accumulator_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    cases = load("benchmark_accumulator")
+    monkeypatch.setattr(sys.modules["benchmark_cases"], "LEAST", 0.0)
+    assert [metric for _, metric, *_ in cases.accumulate_50m(0.001, 1)] == ["step", "extra-memory"]
+    figures = {metric: value for _, metric, value, _ in cases.accumulate_windows(0.1, 1)}
+    assert list(figures) == ["add-dense", "add-window-32", "add-window-64", "window-gain"] and min(figures.values()) > 0
+
+
 def test_travel_times_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     cases = load("benchmark_traveltime")

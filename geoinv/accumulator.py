@@ -1,0 +1,366 @@
+"""Gradients of many batches summed in place: the one place where variables are changed as it goes.
+
+A sum lies in a buffer beside its variable, as rows of a few dozen neighbours: gradients of part of a variable (IndexedSlices, `Window`) are
+scattered into the rows that they touch, and cost nothing elsewhere. Dense ones are added by one kernel, compiled together with what
+computes them where that is TensorFlow (`fused`): XLA updates the buffer where it is, and a gradient of its own is never stored.
+After `reset` the next dense gradient takes the place of what is there, so that nothing is cleared.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, final
+
+import numpy as np
+import tensorflow as tf
+
+from geoinv.operators import checks
+
+Gradient = Any  # a tensor, tf.IndexedSlices or a Window
+Precision = Literal["same", "float64", "kahan"]
+PRECISIONS = ("same", "float64", "kahan")
+
+#: Length of the rows of a buffer, where the last axis is longer than a few of them: scattering costs as much for a row as for 60 of its entries.
+ROW, LONG = 32, 256
+
+
+class Window(NamedTuple):
+    """The gradient of a block of a variable, zero elsewhere.
+
+    Args:
+        values: Of the block, as many axes as the variable.
+        start: Index of its first entry along each axis.
+    """
+
+    values: Any
+    start: Any
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Buffer:
+    """The sum of one variable's gradients: [row, entry], the last axis padded to whole rows.
+
+    Args:
+        shape: Of the variable.
+        total: The sum.
+        lost: What rounding has taken from it so far, to be given back (Kahan, Comm. ACM 8, 1965), or None.
+    """
+
+    shape: tuple[int, ...]
+    total: tf.Variable
+    lost: tf.Variable | None
+
+    @classmethod
+    def of(cls, variable: tf.Variable, precision: Precision) -> "_Buffer":
+        shape = tuple(variable.shape.as_list()) or (1,)
+        row = shape[-1] if shape[-1] < LONG else ROW
+        rows = int(np.prod(shape[:-1], dtype=np.int64)) * -(-shape[-1] // row)
+        dtype = tf.float64 if precision == "float64" else variable.dtype
+        made = [tf.Variable(tf.zeros([rows, row], dtype), trainable=False) for _ in range(2 if precision == "kahan" else 1)]
+        return cls(shape, made[0], made[1] if precision == "kahan" else None)
+
+    @property
+    def _row(self) -> int:
+        return int(self.total.shape[1])
+
+    @property
+    def _rows(self) -> int:
+        """Rows to the last axis."""
+        return -(-self.shape[-1] // self._row)
+
+    def add(self, gradient: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Add all of a gradient; whether it, and whether the sum is finite."""
+        over = self._rows * self._row - self.shape[-1]
+        padded = tf.pad(tf.reshape(gradient, self.shape), [*[[0, 0]] * (len(self.shape) - 1), [0, over]]) if over else gradient
+        given = tf.cast(tf.reshape(padded, self.total.shape), self.total.dtype)
+        # Read even where it is not needed: XLA then writes the sum to where it is read from, and not beside it.
+        total = tf.where(first, tf.zeros([], self.total.dtype), self.total)
+        if self.lost is None:
+            found = total + given
+        else:
+            part = given - tf.where(first, tf.zeros([], self.total.dtype), self.lost)
+            found = total + part
+            self.lost.assign((found - total) - part)
+        self.total.assign(found)
+        return _finite(given), _finite(found)
+
+    def scatter(self, rows: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Add to some rows [k], which may repeat, [k, entry]."""
+        values = tf.cast(values, self.total.dtype)
+        if self.lost is None:
+            self.total.scatter_add(tf.IndexedSlices(values, rows))
+            return _finite(values), _finite(tf.gather(self.total, rows))
+        rows, place = tf.unique(rows)
+        values = tf.math.unsorted_segment_sum(values, place, tf.size(rows))
+        total = tf.gather(self.total, rows)
+        part = values - tf.gather(self.lost, rows)
+        found = total + part
+        self.lost.scatter_update(tf.IndexedSlices((found - total) - part, rows))
+        self.total.scatter_update(tf.IndexedSlices(found, rows))
+        return _finite(values), _finite(found)
+
+    def of_slices(self, slices: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rows and values of a gradient of some entries along the first axis."""
+        if len(self.shape) == 1:
+            index = tf.cast(slices.indices, tf.int64)
+            return index // self._row, tf.one_hot(index % self._row, self._row, dtype=slices.values.dtype) * slices.values[:, tf.newaxis]
+        each = int(np.prod(self.shape[1:-1], dtype=np.int64)) * self._rows
+        rows = tf.cast(slices.indices, tf.int64)[:, tf.newaxis] * each + tf.range(each, dtype=tf.int64)
+        over = self._rows * self._row - self.shape[-1]
+        values = tf.pad(slices.values, [*[[0, 0]] * (len(self.shape) - 1), [0, over]])
+        return tf.reshape(rows, [-1]), tf.reshape(values, [-1, self._row])
+
+    def of_window(self, window: Window) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rows and values of the gradient of a block, which must lie inside."""
+        values, start = tf.convert_to_tensor(window.values), tf.cast(window.start, tf.int64)
+        width, row = values.shape[-1], self._row
+        first, many = start[-1] // row, (width + row - 2) // row + 1
+        lead = tf.cast(start[-1] - first * row, tf.int32)
+        around = tf.stack([lead, many * row - width - lead])
+        values = tf.pad(values, tf.concat([tf.zeros([len(self.shape) - 1, 2], tf.int32), around[tf.newaxis]], axis=0))
+        at = tf.zeros([1], tf.int64)
+        for axis, size in enumerate(self.shape[:-1]):
+            at = tf.reshape(at[:, tf.newaxis] * size + start[axis] + tf.range(values.shape[axis], dtype=tf.int64), [-1])
+        # The last row may begin beyond the end of the axis: it holds zeros then, and goes to any row.
+        inside = tf.minimum(first + tf.range(many, dtype=tf.int64), self._rows - 1)
+        return tf.reshape(at[:, tf.newaxis] * self._rows + inside, [-1]), tf.reshape(values, [-1, row])
+
+    def value(self) -> tf.Tensor:
+        """The sum, shaped as the variable."""
+        return tf.reshape(self.total, [*self.shape[:-1], self._rows * self._row])[..., : self.shape[-1]]
+
+    def clear(self) -> None:
+        for each in (self.total, self.lost):
+            if each is not None:
+                each.assign(tf.zeros_like(each))
+
+
+def _finite(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_all(tf.math.is_finite(values))
+
+
+@final
+class GradientAccumulator:
+    """The sum of gradients with respect to some variables, kept in place.
+
+    `add`, and functions made by `fused`, may be called by several threads; within a `tf.function` of the user's, `add` is part of it, and its
+    check is made by the next call outside.
+
+    Args:
+        variables: Float variables of known shapes.
+        precision: Of the sums: "same" as the variables', "float64", or "kahan" (compensated: nearly twice the digits, twice the memory).
+        check: Refuse gradients and sums that are not finite, by their batch and variable; costs no further pass.
+        jit_compile: Whether XLA compiles what is done to whole variables.
+
+    Raises:
+        ValueError: No variables, or others than float ones of known shape.
+    """
+
+    def __init__(
+        self, variables: Sequence[tf.Variable], *, precision: Precision = "same", check: bool = True, jit_compile: bool = True
+    ) -> None:  # fmt: skip
+        self.variables = tuple(getattr(each, "value", each) if not isinstance(each, tf.Variable) else each for each in variables)
+        checks.choice("precision", precision, PRECISIONS)
+        for each in self.variables:
+            if not isinstance(each, tf.Variable) or not each.dtype.is_floating or not each.shape.is_fully_defined():
+                raise checks.invalid("variables", f"with {_short(each)}", "float tf.Variables of known shape")
+        if not self.variables:
+            raise checks.invalid("variables", "of none", "one or more")
+        self._given, self._check, self._jit = tuple(variables), check, jit_compile
+        self._buffers = [_Buffer.of(each, precision) for each in self.variables]
+        self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._spoiled = tf.Variable(tf.zeros([len(self.variables), 2], tf.bool), trainable=False)  # of (gradients, sums)
+        self._lock = threading.RLock()
+        self._merged = tf.function(self._merge, jit_compile=jit_compile)
+
+    @property
+    def count(self) -> int:
+        """How many batches have been added since the last reset."""
+        return int(self._count)
+
+    # ---------------------------------------------------------------------------------------------------------- adding
+
+    def add(self, gradients: Sequence[Gradient], *, batch: Any = None) -> None:
+        """Add the gradients of a batch.
+
+        Args:
+            gradients: One for each variable, in their order: a tensor, tf.IndexedSlices or a `Window`.
+            batch: What the batch is called in messages; its number by default.
+
+        Raises:
+            ValueError: Another number of gradients, None, another shape or type, a window that is not inside, or one that is not finite: the
+                variables are as they were then, and the sums of no use before `reset`.
+        """
+        gradients = [self._fitting(number, each) for number, each in enumerate(self._as_many(gradients))]
+        if not tf.executing_eagerly():
+            self._merge(gradients)
+            return
+        with self._lock:
+            self._refuse_spoiled()
+            whole = all(tf.is_tensor(each) and not isinstance(each, tf.IndexedSlices) for each in gradients)
+            (self._merged if whole else self._merge)(gradients)
+            self._verify(batch)
+
+    def fused(self, function: Callable[..., tuple[Sequence[Gradient], Any]]) -> Callable[..., Any]:
+        """A function of batches that adds the gradients it computes as it computes them.
+
+        Args:
+            function: In TensorFlow; of tensors, to (gradients, anything else): `linearization.vjp` or a tape in it, for instance. It reads
+                the variables themselves.
+
+        Returns:
+            A function of the same tensors, and of `batch` as a keyword as for `add`, to the other result.
+        """
+
+        @functools.partial(tf.function, jit_compile=self._jit)
+        def compiled(*given: Any) -> Any:
+            gradients, other = function(*given)
+            self._merge([self._fitting(number, each) for number, each in enumerate(self._as_many(gradients))])
+            return other
+
+        def called(*given: Any, batch: Any = None) -> Any:
+            with self._lock:
+                self._refuse_spoiled()
+                other = compiled(*given)
+                self._verify(batch)
+            return other
+
+        return called
+
+    def _merge(self, gradients: Sequence[Gradient]) -> None:
+        first, found = self._count == 0, []
+        for buffer, gradient in zip(self._buffers, gradients, strict=True):
+            if isinstance(gradient, tf.IndexedSlices | Window):
+                tf.cond(first, lambda buffer=buffer: _done(buffer.clear), lambda: True)
+                place = buffer.of_slices(gradient) if isinstance(gradient, tf.IndexedSlices) else buffer.of_window(gradient)
+                found.append(buffer.scatter(*place))
+            else:
+                found.append(buffer.add(gradient, first))
+        self._count.assign_add(1)
+        if self._check:
+            self._spoiled.assign(tf.logical_or(self._spoiled, tf.logical_not(tf.stack([tf.stack(pair) for pair in found]))))
+
+    # --------------------------------------------------------------------------------------------------------- results
+
+    def sum(self) -> list[tf.Tensor]:
+        """The sums, in their own precision, zeros where nothing was added.
+
+        Raises:
+            ValueError: They are not finite.
+        """
+        with self._lock:
+            self._verify(None)
+            return [buffer.value() if self.count else tf.zeros(buffer.shape, buffer.total.dtype) for buffer in self._buffers]
+
+    def mean(self) -> list[tf.Tensor]:
+        """The sums over the number of batches.
+
+        Raises:
+            ValueError: They are not finite, or nothing was added.
+        """
+        with self._lock:
+            self._refuse_none()
+            return [each / tf.cast(self.count, each.dtype) for each in self.sum()]
+
+    def apply(self, optimizer: Any, *, mean: bool = True) -> None:
+        """Let an optimiser change the variables by the mean gradient, or by the sum, and begin anew.
+
+        Args:
+            optimizer: With `apply_gradients`, as those of Keras have.
+            mean: Or the sum.
+
+        Raises:
+            ValueError: Nothing was added, or sums that are not finite: the variables are as they were then.
+        """
+        with self._lock:
+            self._refuse_none()
+            self._verify(None)
+            if not getattr(optimizer, "built", True):
+                optimizer.build(list(self._given))
+            self._applied(optimizer)(tf.constant(self.count if mean else 1, tf.int64))
+            self.reset()
+
+    @functools.cache  # noqa: B019 - an accumulator is used with few optimisers, and lives as long as they do
+    def _applied(self, optimizer: Any) -> Any:
+        def change(count: tf.Tensor) -> None:
+            sums = [buffer.value() for buffer in self._buffers]
+            means = [tf.cast(each / tf.cast(count, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
+            shaped = [tf.reshape(each, variable.shape) for each, variable in zip(means, self.variables, strict=True)]
+            optimizer.apply_gradients(list(zip(shaped, self._given, strict=True)))
+
+        return tf.function(change, jit_compile=self._jit)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._count.assign(0)
+            self._spoiled.assign(tf.zeros_like(self._spoiled))
+
+    # ---------------------------------------------------------------------------------------------------------- checks
+
+    def _as_many(self, gradients: Sequence[Gradient]) -> list[Gradient]:
+        given = list(gradients)
+        if len(given) != len(self.variables):
+            raise checks.invalid("gradients", f"{len(given)} in number", f"{len(self.variables)}, one for each variable")
+        return given
+
+    def _fitting(self, number: int, gradient: Gradient) -> Gradient:
+        name, shape, dtype = f"gradient of {self._name(number)}", self._buffers[number].shape, self.variables[number].dtype
+        if gradient is None:
+            raise checks.invalid(name, None, "a tensor", "Does the loss depend on this variable?")
+        values = gradient.values if isinstance(gradient, tf.IndexedSlices | Window) else tf.convert_to_tensor(gradient)
+        if isinstance(gradient, Window):
+            values = tf.convert_to_tensor(values)
+            self._inside(name, values.shape, gradient.start, shape)
+            gradient = Window(values, gradient.start)
+        elif isinstance(gradient, tf.IndexedSlices):
+            if tuple(values.shape[1:]) != shape[1:]:
+                raise checks.invalid(name, f"slices of shape {tuple(values.shape[1:])}", f"of {shape[1:]}")
+        else:
+            gradient = values
+            if tuple(values.shape) != tuple(self.variables[number].shape):
+                raise checks.invalid(name, f"of shape {tuple(values.shape)}", f"of {tuple(self.variables[number].shape)}")
+        if values.dtype != dtype:
+            raise checks.invalid(name, f"of type {values.dtype.name}", dtype.name)
+        return gradient
+
+    def _inside(self, name: str, block: Any, start: Any, shape: tuple[int, ...]) -> None:
+        if len(block) != len(shape) or None in tuple(block):
+            raise checks.invalid(name, f"a window of shape {tuple(block)}", f"of {len(shape)} axes of known length")
+        known = tf.get_static_value(tf.convert_to_tensor(start))
+        if known is not None and (np.shape(known) != (len(shape),) or np.any(known < 0) or np.any(np.asarray(known) + list(block) > shape)):
+            raise checks.invalid(name, f"a window of {tuple(block)} from {np.asarray(known).tolist()} on", f"inside of {shape}")
+
+    def _refuse_none(self) -> None:
+        if not self.count:
+            raise checks.invalid("gradients", "of no batch", "added before they are used")
+
+    def _refuse_spoiled(self) -> None:
+        if self._check and np.any(self._spoiled.numpy()):
+            raise checks.invalid("gradients", "that are not finite, from before", "reset", "Call reset(), and leave that batch out.")
+
+    def _verify(self, batch: Any) -> None:
+        if not self._check:
+            return
+        bad = np.argwhere(self._spoiled.numpy())
+        if bad.size:
+            number = int(bad[0, 0])
+            of = f"batch {self.count - 1 if batch is None else batch!r}"
+            spoiled = self._spoiled.numpy()[number]
+            given = f"that is not finite in {of}" if spoiled[0] else f"whose sum overflows in {of}"
+            advice = "The variables are as they were." + ("" if spoiled[0] else " Sum in float64, or scale the loss.")
+            raise checks.invalid(f"gradient of {self._name(number)}", given, "finite", advice)
+
+    def _name(self, number: int) -> str:
+        return f"'{getattr(self._given[number], 'path', None) or self._given[number].name}'"
+
+
+def _done(change: Callable[[], None]) -> bool:
+    change()
+    return True
+
+
+def _short(value: Any) -> str:
+    return f"{value.dtype.name} {value.shape}" if hasattr(value, "dtype") else type(value).__name__
