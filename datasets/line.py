@@ -1,7 +1,7 @@
-"""Waveform surveys along a line, for two dimensions: horizontal positions become one coordinate."""
+"""Surveys along a line, for two dimensions: horizontal positions become one coordinate."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray
@@ -14,6 +14,45 @@ from .survey import add_history
 
 #: The attributes of what lies along a line.
 PLACE = ("line_origin", "line_azimuth")
+
+
+class Line(NamedTuple):
+    """A straight line on the map.
+
+    Args:
+        origin: (easting, northing) of its zero, m.
+        direction: Unit vector along it.
+    """
+
+    origin: np.ndarray
+    direction: np.ndarray
+
+    @classmethod
+    def through(cls, points: np.ndarray, *, azimuth: float | None = None, origin: tuple[float, float] | None = None) -> "Line":
+        """The least-squares line through points [point, (easting, northing)], each counted once, from the first one on, or one of that azimuth."""
+        points = np.unique(points, axis=0)
+        center = points.mean(axis=0) if origin is None else np.asarray(origin, dtype=np.float64)
+        along = _best_direction(points) if azimuth is None else np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
+        return cls(center + ((points - center) @ along).min() * along if origin is None else center, along)
+
+    def along(self, points: np.ndarray) -> np.ndarray:
+        """Distances [...] along it, m, of points [..., (easting, northing)]."""
+        return np.asarray((points - self.origin) @ self.direction)
+
+    def across(self, points: np.ndarray) -> np.ndarray:
+        """Distances from it, to the right."""
+        return np.asarray((points - self.origin) @ np.array([self.direction[1], -self.direction[0]]))
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The attributes of what lies along it."""
+        azimuth = float(np.degrees(np.arctan2(self.direction[0], self.direction[1])) % 360)
+        return {"line_origin": [float(value) for value in self.origin], "line_azimuth": azimuth}
+
+    def name(self, survey: xarray.Dataset) -> str:
+        """It in words, for the history of what was projected on it."""
+        crs = survey.attrs.get("crs", "")
+        return f"line through ({self.origin[0]:.3f}, {self.origin[1]:.3f}), crs '{crs}', with azimuth {self.place['line_azimuth']:.4f} degrees"
 
 
 def project(survey: xarray.Dataset, *, azimuth: float | None = None, origin: tuple[float, float] | None = None) -> xarray.Dataset:
@@ -40,24 +79,20 @@ def project(survey: xarray.Dataset, *, azimuth: float | None = None, origin: tup
         raise checks.invalid("survey", "without northings", "three-dimensional", "It is on a line already.")
     live = survey["live"].values
     plane = {k: np.stack([survey[f"{k}_{axis}"].values for axis in ("easting", "northing")], axis=-1) for k in ("source", "receiver")}
-    points = np.unique(np.concatenate([plane["source"].reshape(-1, 2), plane["receiver"][live]]), axis=0)
-    center = points.mean(axis=0) if origin is None else np.asarray(origin, dtype=np.float64)
-    along = best_direction(points) if azimuth is None else np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
-    start = center + ((points - center) @ along).min() * along if origin is None else center
-    departure = np.abs((points - start) @ np.array([along[1], -along[0]])).max()
-    bearing = float(np.degrees(np.arctan2(along[0], along[1])) % 360)
+    points = np.concatenate([plane["source"].reshape(-1, 2), plane["receiver"][live]])
+    straight = Line.through(points, azimuth=azimuth, origin=origin)
+    departure = np.abs(straight.across(points)).max()
     flat = survey.drop_vars(["source_northing", "receiver_northing"])
     for kind, position in plane.items():
         name = f"{kind}_easting"
-        flat = flat.assign_coords({name: (survey[name].dims, (position - start) @ along, {"units": "m"})})
+        flat = flat.assign_coords({name: (survey[name].dims, straight.along(position), {"units": "m"})})
     changed = np.abs(shots.offsets(flat) - shots.offsets(survey))[live].max()
     spacing = _receiver_spacing(flat)
     if departure > spacing:
         advice = f"receivers are {spacing:.4g} m apart, offsets change by up to {changed:.4g} m"
         checks.warn(f"Sources or receivers lie up to {departure:.4g} m from the line; {advice}.")
-    line = f"line through ({start[0]:.3f}, {start[1]:.3f}), crs '{survey.attrs.get('crs', '')}', with azimuth {bearing:.4f} degrees"
-    flat = add_history(flat, f"projected on the {line}: largest departure {departure:.4g} m, largest change of an offset {changed:.4g} m")
-    return flat.assign_attrs(crs="", line_origin=[float(value) for value in start], line_azimuth=bearing)
+    moved = f"largest departure {departure:.4g} m, largest change of an offset {changed:.4g} m"
+    return add_history(flat, f"projected on the {straight.name(survey)}: {moved}").assign_attrs(crs="", **straight.place)
 
 
 def northing_spread(survey: xarray.Dataset) -> float:
@@ -94,7 +129,7 @@ def same_place(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
     return bool(apart <= 1 and abs(turned) <= 0.01)
 
 
-def best_direction(points: np.ndarray) -> np.ndarray:
+def _best_direction(points: np.ndarray) -> np.ndarray:
     """The unit vector of the total-least-squares line through points [point, (easting, northing)], pointing east (or due north)."""
     _, extent, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
     if not extent[0] > 0:

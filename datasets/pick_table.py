@@ -65,7 +65,7 @@ def write_csv(path: str | os.PathLike[str], survey: xarray.Dataset) -> None:
 
     The file is whole or not there.
     """
-    ends = {f"{kind}_{axis}": survey[axis].values[survey[kind].values] for kind in ("shot", "receiver") for axis in ("easting", "northing", "upward")}
+    ends = {name: survey[name.partition("_")[2]].values[survey[name.partition("_")[0]].values] for name in _PLACES}
     table = {**ends, "time": survey["observed"].values, "uncertainty": survey["uncertainty"].values}
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -18,7 +18,7 @@ import xarray
 
 from geoinv.operators import checks
 
-from .line import best_direction
+from .line import Line
 from .survey import COORDINATES, add_history, holdout
 
 #: Standard deviations by which a pick and the one of its reciprocal may differ, before that is told.
@@ -80,6 +80,9 @@ def check_values(survey: xarray.Dataset) -> None:
     _refuse("uncertainty", deviations, ~((deviations >= 0) & np.isfinite(deviations)), "pick", "finite and not negative")
     same = survey["shot"].values == survey["receiver"].values
     _refuse("receiver", survey["receiver"].values, same, "pick", "another sensor than the shot's")
+    place = _places(survey)
+    together = place[survey["shot"].values] == place[survey["receiver"].values]
+    _refuse("receiver", survey["receiver"].values, together, "pick", "at another place than the shot")
 
 
 def check_layout(survey: xarray.Dataset) -> xarray.Dataset:
@@ -115,6 +118,12 @@ def validate(survey: xarray.Dataset) -> xarray.Dataset:
         raise checks.invalid("uncertainty", given, "positive where others are given", "Give one to all: assign_uncertainty(absolute=...).")
     _warn_of_reciprocals(survey)
     return survey
+
+
+def _places(survey: xarray.Dataset) -> np.ndarray:
+    """The number of each sensor's place [sensor]: of those at one place the same."""
+    points = np.stack([survey[name].values for name in COORDINATES], axis=1)
+    return np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def assign_uncertainty(survey: xarray.Dataset, *, absolute: float = 0.0, relative: float = 0.0) -> xarray.Dataset:
@@ -160,24 +169,22 @@ def project(survey: xarray.Dataset) -> xarray.Dataset:
     points = np.stack([survey["easting"].values, survey["northing"].values], axis=1)
     if np.ptp(points[:, 1]) <= 1e-3:
         return survey
-    along = best_direction(np.unique(points, axis=0))
-    origin = points.mean(axis=0) + ((points - points.mean(axis=0)) @ along).min() * along
-    distance, departure = (points - origin) @ along, np.abs((points - origin) @ np.array([along[1], -along[0]])).max()
-    steps = np.diff(np.unique(distance.round(6)))
-    bearing = float(np.degrees(np.arctan2(along[0], along[1])) % 360)
+    straight = Line.through(points)
+    along, steps = straight.along(points), np.diff(np.unique(straight.along(points).round(6)))
+    departure = float(np.abs(straight.across(points)).max())
     if departure > np.median(steps):
         checks.warn(f"Sensors lie up to {departure:.4g} m from the line; they are {np.median(steps):.4g} m apart.")
-    line = f"projected on the line through ({origin[0]:.3f}, {origin[1]:.3f}) with azimuth {bearing:.4f} degrees, at most {departure:.4g} m"
-    zero = np.zeros(distance.size)
-    flat = survey.assign_coords(easting=("sensor", distance, {"units": "m"}), northing=("sensor", zero, {"units": "m"}))
-    return add_history(flat, line).assign_attrs(line_origin=[float(value) for value in origin], line_azimuth=bearing)
+    coordinates = {"easting": ("sensor", along, {"units": "m"}), "northing": ("sensor", np.zeros(along.size), {"units": "m"})}
+    flat = add_history(survey.assign_coords(coordinates), f"projected on the {straight.name(survey)}: largest departure {departure:.4g} m")
+    return flat.assign_attrs(crs="", **straight.place)
 
 
 def reciprocal(survey: xarray.Dataset) -> np.ndarray:
-    """Pairs of picks [pair, 2] of the same way there and back."""
+    """Pairs of picks [pair, 2] of the same way there and back, by the places of sensors."""
     ways: dict[tuple[int, int], int] = {}
-    found = []
-    for pick, (shot, receiver) in enumerate(zip(survey["shot"].values.tolist(), survey["receiver"].values.tolist(), strict=True)):
+    found, place = [], _places(survey)
+    ends = (place[survey[name].values].tolist() for name in ("shot", "receiver"))
+    for pick, (shot, receiver) in enumerate(zip(*ends, strict=True)):
         if (receiver, shot) in ways:
             found.append((ways[receiver, shot], pick))
         ways[shot, receiver] = pick

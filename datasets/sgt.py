@@ -9,8 +9,8 @@
     1 2 0.0123 0.0004 1
     ...
 
-`s` and `g` are numbers of positions from 1, `t` is the time and `err`, optional, its standard deviation, both in seconds (as pyGIMLi 1.5
-reads them) unless the column says otherwise ("t/ms"); picks whose `valid` is 0 are left out.
+A block of points of the ground may follow. `s` and `g` are numbers of positions from 1, `t` is the time and `err`, optional, its standard
+deviation, both in seconds (as pyGIMLi 1.5 reads them) unless the column says otherwise ("t/ms"); picks whose `valid` is 0 are left out.
 """
 
 import os
@@ -44,6 +44,7 @@ def read_sgt(path: str | os.PathLike[str], *, crs: str = "") -> xarray.Dataset:
     sensors, columns = _block(path, lines, "positions", ("x",))
     placed = _places(path, sensors, columns)
     rows, names = _block(path, lines, "measurements", ("s", "g", "t"))
+    _end(path, lines, len(rows))
     rows = [row for row in rows if "valid" not in names or _number(path, row, names["valid"][0]) != 0]
     if not rows:
         raise checks.invalid("path", f"'{path}'", "with valid picks", "None of them is marked so.")
@@ -114,6 +115,22 @@ def _block(path: object, lines: Iterator[Row], what: str, needed: tuple[str, ...
             raise files.bad_line(str(path), number, f"{len(words)} values", f"{len(names)}, one for each column", f"Are there {count} {what}?")
         rows.append((number, words))
     return rows, names
+
+
+def _end(path: object, lines: Iterator[Row], count: int) -> None:
+    """Refuse more measurements than were announced; points of the ground behind them are left out, and that is said."""
+    line, words = next(lines, (0, []))
+    if not words or words == ["0"]:
+        return
+    if not words[0].isdigit() or (len(words) > 1 and not words[1].startswith("#")):
+        given, advice = f"'{' '.join(words)[:40]}'", "Are there more than the file says?"
+        raise files.bad_line(str(path), line, given, f"nothing behind {count} measurements, or the number of points of the ground", advice)
+    points = int(words[0])
+    rest = list(lines)
+    found = sum(not words[0].startswith("#") for _, words in rest)
+    if found != points:
+        raise checks.invalid("path", f"'{path}'", f"a file of {points} points of the ground, as line {line} says", f"It has {found} of them.")
+    checks.warn(f"{points} points of the ground in {path} are left out: the ground runs through the sensors, or give a file of it.")
 
 
 def _places(path: object, rows: list[Row], columns: dict[str, tuple[int, str]]) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from geoinv.operators import checks
 from geoinv.operators.grid import Grid
 
 from . import picks
+from .ground import Ground
 
 #: Velocity right below the ground and at the base of the weathered layer, and below that layer, m/s.
 TOP, BASE, ROCK = 400.0, 900.0, 2800.0
@@ -96,9 +97,8 @@ def _times(
     length, top = float(np.ptp(easting)), float(np.ceil(upward.max() / cell) * cell)
     columns, rows = int(np.ceil(1.1 * length / cell)), int(np.ceil((top + 0.3 * length) / cell))
     grid = Grid.uniform((rows, columns), (cell, cell), (top - rows * cell, easting.min() - 0.05 * length))
-    along = np.linspace(grid.edges[1][:-1], grid.edges[1][1:], 9)
-    highest = ground(along).max(axis=0) + 1e-3 * cell  # between these points it rises by less than that
-    active = grid.edges[0][:-1, np.newaxis] < highest
+    places = np.unique(np.concatenate([easting, np.linspace(grid.edges[1][0], grid.edges[1][-1], 8 * columns + 1)]))
+    active = Ground(places, ground(places)).active(grid)
     slowness = 1 / velocity(grid.centers[0][:, np.newaxis], grid.centers[1])
     points, (sources, number) = np.stack([upward, easting], axis=1), np.unique(shot, return_inverse=True)
     return np.asarray(Eikonal(grid, points[sources], points[receiver], number, active=active).forward(tf.constant(slowness)))

@@ -26,6 +26,8 @@ def colourbar(figure: Figure, drawn: Any, axes: list[Axes], values: np.ndarray, 
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
     bar = figure.colorbar(drawn, ax=axes, extend=extend, shrink=0.9, aspect=32, pad=0.02)
     bar.set_label(label, fontsize=8)
+    if hasattr(bar.formatter, "set_useOffset"):
+        bar.formatter.set_useOffset(False)
     bar.ax.tick_params(labelsize=7.5)
 
 

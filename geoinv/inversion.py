@@ -2,7 +2,8 @@ r"""Regularised inversion by projected Gauss-Newton.
 
 .. math:: \min_{l \le m \le u} \; \phi_d(m) + \beta \, \phi_m(m)
 
-for a trade-off parameter beta that starts large and cools until the data are fitted to their uncertainties. One iteration
+for a trade-off parameter beta that starts large and cools until the data are fitted to their uncertainties; a step that fits them better
+than that is taken again with a warmer one. One iteration
 linearises the operator, solves the normal equations on the cells that are free to move by preconditioned conjugate gradients,
 with products of J and its transpose only, and projects the step onto the bounds (Nocedal & Wright 2006, sections 7.1 and 16.7).
 
@@ -28,6 +29,10 @@ from .regularization import Penalty
 
 if TYPE_CHECKING:
     from .config import GaussNewton
+
+
+#: Misfit over its target below which a step went beyond it, how often a warmer one is tried then, and how much warmer if there was none before.
+BEYOND, LANDINGS, WARMER = 0.9, 3, 30.0
 
 
 @final
@@ -189,7 +194,8 @@ def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
         last = history[-1]
         if len(history) > 1:
             trade_off = cooled(trade_off, history, settings)
-        tried, cg_iterations = _step(problem, last, trade_off, settings)
+        at = problem.operator.linearize(last.model)
+        tried, trade_off, cg_iterations = _landed(problem, last, at, trade_off, settings)
         history.append(_evaluated(problem, tried, last.iteration + 1, trade_off, cg_iterations, began))
         yield history[-1]
 
@@ -259,6 +265,20 @@ def _evaluated(problem: Problem, tried: _Tried, iteration: int, trade_off: float
     return Iterate(iteration, tried.model, tried.predicted, tried.phi_d, chi2, tried.phi_m, trade_off, cg_iterations, seconds)
 
 
+def _landed(problem: Problem, last: Iterate, at: Linearization, trade_off: float, settings: Settings) -> tuple[_Tried, float, int]:
+    """The next model, its trade-off parameter, and the conjugate-gradient steps: a warmer one where the first goes well beyond the target."""
+    tried, steps = _step(problem, last, at, trade_off, settings)
+    goal, warmer = settings.target_chi2 * int(tf.size(tried.predicted)), last.trade_off or WARMER * trade_off
+    for _ in range(LANDINGS):
+        if tried.phi_d >= BEYOND * goal or last.phi_d <= goal or warmer < 1.05 * trade_off:
+            break
+        middle = math.sqrt(trade_off * warmer)
+        found, more = _step(problem, last, at, middle, settings)
+        steps += more
+        tried, trade_off, warmer = (found, middle, warmer) if found.phi_d <= goal else (tried, trade_off, middle)
+    return tried, trade_off, steps
+
+
 def _normal_product(problem: Problem, at: Linearization, weights: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """v -> J^T W J v, W the misfit's weights over the variances."""
     scaled = weights / problem.uncertainty**2
@@ -278,9 +298,9 @@ def _first_trade_off(problem: Problem, settings: Settings) -> float:
     return settings.trade_off_ratio * data / model
 
 
-def _step(problem: Problem, last: Iterate, trade_off: float, settings: Settings) -> tuple[_Tried, int]:
+def _step(problem: Problem, last: Iterate, at: Linearization, trade_off: float, settings: Settings) -> tuple[_Tried, int]:
     """The next model and the number of conjugate-gradient steps that led there."""
-    at, curvature = problem.operator.linearize(last.model), problem.regularization.curvature(last.model)
+    curvature = problem.regularization.curvature(last.model)
     residual = problem.residual(at.data)
     weights = problem.misfit.weights(residual)
     gradient = at.pullback(weights * residual / problem.uncertainty) + trade_off * problem.regularization.gradient(last.model)

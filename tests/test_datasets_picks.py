@@ -142,3 +142,31 @@ def test_picks_that_disagree_with_those_of_the_way_back_are_told() -> None:
     with pytest.warns(UserWarning, match=r"1 of 1 picks differ from those of the way back by more than 5 deviations: 1 and 2 \(20 and 21.5 ms\)"):
         picks.validate(made)
     picks.validate(survey(observed=[0.01, 0.02, 0.0205], uncertainty=2e-4))  # within five deviations of a difference
+
+
+@pytest.mark.parametrize(
+    ("behind", "says"),
+    [
+        ("4\t2\t0.02\t0.001\n", "line 12' '4 2 0.02 0.001': must be nothing behind 3 measurements"),
+        ("rubbish\n", "line 12' 'rubbish': must be nothing behind 3 measurements"),
+        ("2\n#x\ty\n0\t1.5\n", "a file of 2 points of the ground, as line 12 says. It has 1 of them"),
+    ],
+)
+def test_more_than_was_announced_is_refused(tmp_path: Path, behind: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        sgt.read_sgt(written(tmp_path, FILE + behind))
+
+
+def test_points_of_the_ground_behind_the_picks_are_said_to_be_left_out(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="2 points of the ground in .* are left out"):
+        found = sgt.read_sgt(written(tmp_path, FILE + "2\n#x\ty\n0\t1.5\n10\t2\n"))
+    assert found.sizes["pick"] == 3
+    assert sgt.read_sgt(written(tmp_path, FILE + "0\n")).sizes["pick"] == 3
+
+
+def test_sensors_at_one_place_are_one() -> None:
+    """Reciprocal picks are found where shots are listed again, and no pick leads from a place to itself."""
+    twice = survey(easting=[0, 10, 20.0, 0, 10], upward=[1, 2, 3.0, 1, 2], shot=[0, 4, 2], receiver=[1, 3, 0])
+    np.testing.assert_array_equal(picks.reciprocal(twice), [[0, 1]])
+    with pytest.raises(ValueError, match="Invalid 'receiver' 3 at pick 0: must be at another place than the shot"):
+        survey(easting=[0, 10, 20.0, 0], upward=[1, 2, 3.0, 1], receiver=[3, 2, 0])

@@ -9,6 +9,7 @@ import scipy.sparse
 import tensorflow as tf
 from scipy.sparse.linalg import spsolve_triangular
 
+from geoinv.datasets.ground import Ground
 from geoinv.operators import Eikonal, Grid
 
 RANDOM = np.random.default_rng(0)
@@ -205,6 +206,42 @@ def test_rays_run_along_the_top_of_a_fast_layer() -> None:
     run = 10 * np.tan(np.arcsin(1000 / 4000))
     assert np.ptp(way[level, 1]) == pytest.approx(100 - 2 * run, abs=2.0)
     np.testing.assert_allclose(way[~level & (way[:, 1] > 60)][0], [0.0, 110.0])
+
+
+def test_refinement_resolves_the_ground_below_the_cells() -> None:
+    """Along a valley in a constant medium waves take the shortest way below it: over its convex hull, from exact geometry."""
+    x = 2.0 * np.arange(40)
+    z = -8 * np.exp(-(((x - 39) / 9) ** 2))
+    ground = Ground(x, z)
+    grid = Grid.uniform((30, 84), (1.0, 1.0), (-30.0, -3.0))
+    points, errors = np.stack([z, x], axis=1), []
+    exact = np.array([hull(points[: k + 1]) for k in range(1, 40)]) / 500
+    for parts in (1, 2, 4):
+        operator = Eikonal(grid, points[:1], points[1:], np.zeros(39, int), active=ground.active(grid, parts), refinement=parts)
+        errors.append(float(np.sqrt(np.mean((operator(np.full(grid.shape, 1 / 500)) - exact) ** 2))))
+    assert errors[1] < 0.5 * errors[0] and errors[2] < 0.7 * errors[1] and errors[2] < 1e-4
+
+
+def hull(points: np.ndarray) -> float:
+    """The length of the shortest way below points (upward, easting), from the first to the last."""
+    kept: list[Any] = []
+    for point in points:
+        while len(kept) > 1 and np.linalg.det([kept[-1] - kept[-2], point - kept[-2]]) >= 0:
+            kept.pop()
+        kept.append(point)
+    return float(np.sum(np.linalg.norm(np.diff(kept, axis=0), axis=1)))
+
+
+def test_parts_of_cells_may_be_of_the_medium() -> None:
+    grid, fine = Grid.uniform((4, 5), (2.0, 2.0)), RANDOM.random((8, 10)) < 0.9
+    fine[:, :2] = True
+    points = np.array([[1.0, 0.5], [7.0, 1.5]])
+    parts = Eikonal(grid, points[:1], points[1:], [0], active=fine, refinement=2)
+    finer = Eikonal(Grid.uniform((8, 10), (1.0, 1.0)), points[:1], points[1:], [0], active=fine)
+    model = RANDOM.uniform(1, 2, grid.shape)
+    np.testing.assert_allclose(parts(model), finer(np.kron(model, np.ones((2, 2)))), rtol=1e-13)
+    with pytest.raises(ValueError, match="Invalid 'active'"):
+        Eikonal(grid, points[:1], points[1:], [0], active=fine, refinement=3)
 
 
 def test_subsets_are_of_shots_in_the_order_given() -> None:

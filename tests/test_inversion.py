@@ -12,7 +12,7 @@ import scipy.optimize
 import scipy.sparse
 import tensorflow as tf
 
-from geoinv.inversion import Iterate, Outcome, Problem, Settings, cooled, iterate, run
+from geoinv.inversion import BEYOND, WARMER, Iterate, Outcome, Problem, Settings, cooled, iterate, run
 from geoinv.maps import ActiveCells, Exponential, WithTrend
 from geoinv.misfit import Huber
 from geoinv.operators.forward import ForwardOperator, Linearization, linear
@@ -387,3 +387,13 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 def test_bad_arguments_are_refused_at_construction(name: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"Invalid '.*{name}"):
         problem(**changes)
+
+
+def test_a_step_well_beyond_the_target_is_taken_again_with_a_warmer_trade_off() -> None:
+    """It is then the minimiser of the warmer objective, from its closed form."""
+    settings = Settings(target_chi2=0.7, trade_off_ratio=1e-4, cg_iterations=200, cg_tolerance=1e-10)
+    free = after(problem(), 1, dataclasses.replace(settings, target_chi2=1e-30))
+    landed = after(problem(), 1, settings)
+    assert free.chi2 < 0.5 * BEYOND * 0.7 and landed.chi2 <= 0.7 and landed.chi2 > 1.5 * free.chi2
+    assert free.trade_off < landed.trade_off <= WARMER * free.trade_off
+    np.testing.assert_allclose(gradient(landed.model.numpy(), landed.trade_off), 0, atol=1e-6 * np.abs(gradient(np.zeros(12), 0.0)).max())

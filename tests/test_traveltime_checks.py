@@ -4,13 +4,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from geoinv.config import dump_toml, parse
-from geoinv.datasets import sgt
+from geoinv.datasets import netcdf, sgt
 
-from test_traveltime_inputs import UNIT, line, options  # isort: skip
+from test_traveltime_inputs import UNIT, hill, line, loaded, options  # isort: skip
 
 Called = Callable[..., tuple[int, list[str], list[str]]]
 
@@ -49,3 +51,59 @@ def test_the_command_line_refuses_in_one_line(
     code, _, (told,) = command_line("invert", "bad.toml")
     assert code == 2 and told.startswith("error: ") and says in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.toml", "picks.sgt"]
+
+
+@pytest.mark.parametrize(("section", "says"), [
+    ({"data": {"time_units": "ms"}}, "Invalid 'data.time_units' given: must be off for sgt files"),
+    ({"data": {"columns": {"time": "t"}}}, "Invalid 'data.columns.time' given: must be off for sgt files"),
+    ({"data": {"uncertainty_absolute": 0.0, "uncertainty_relative": 0.0}}, "uncertainty_relative' 0: must be above zero, one of them"),
+])  # fmt: skip
+def test_options_that_do_not_apply_are_refused(tmp_path: Path, section: dict[str, dict[str, Any]], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        loaded(tmp_path, line(), section)
+
+
+@pytest.mark.parametrize(("name", "dim", "value", "says"), [
+    ("uncertainty", "pick", -1.0, "Invalid 'uncertainty' -1 at pick 2"),
+    ("observed", "pick", np.nan, "Invalid 'observed' nan at pick 2"),
+    ("northing", "sensor", np.nan, "Invalid 'northing' nan at sensor 2"),
+])  # fmt: skip
+def test_values_of_a_file_are_looked_at_before_they_are_used(tmp_path: Path, name: str, dim: str, value: float, says: str) -> None:
+    survey = line().copy(deep=True)
+    survey[name].values[2] = value
+    netcdf.write(tmp_path / "picks.nc", survey)
+    with pytest.raises(ValueError, match=says):
+        loaded(tmp_path, None, {"data": {"file": "picks.nc"}})
+
+
+def test_buried_shots_are_no_ground_and_that_is_said(tmp_path: Path) -> None:
+    """Shots 2 m below the level of geophones 2 m apart, half-way between two of them."""
+    easting, upward = np.append(np.arange(0.0, 21.0, 2.0), 9.0), np.append(np.zeros(11), -2.0)
+    found = loaded(tmp_path, line(easting, upward), UNIT)
+    assert found.active.all() and "1 of 12 places of sensors lie below drops of more than 60 degrees" in found.warnings[0]
+    np.testing.assert_array_equal(found.survey["upward"], upward)
+
+
+def test_ground_of_another_place_is_refused_or_said(tmp_path: Path) -> None:
+    def at(easting: list[float], upward: list[float]) -> tuple[str, ...]:
+        return loaded(tmp_path, line(), UNIT, hill(tmp_path, easting, upward)).warnings
+
+    with pytest.raises(ValueError, match=r"'topography.file' .* from 1000 to 1100 m: must be of the ground along the line"):
+        at([1000.0, 1100.0], [0.0, 0.0])
+    assert "does not cover the line, 0 to 20 m: it is level beyond" in at([0.0, 10.0], [0.0, 0.0])[0]
+    assert "All sensors lie 500 m or more below the ground" in at([0.0, 20.0], [500.0, 500.0])[0]
+    assert at([0.0, 20.0, 300.0], [0.0, 0.0, 300.0]) == () and loaded(tmp_path, None, UNIT, hill(tmp_path, [0, 30, 300], [0, 0, 300])).grid.shape == (
+        7,
+        28,
+    )
+
+
+def test_a_slope_has_the_same_depth_and_gradient_everywhere(tmp_path: Path) -> None:
+    easting = np.append(np.arange(0.0, 21.0, 2.0), 9.0)
+    found = loaded(tmp_path, line(easting, easting), {"grid": {"spacing": [0.5, 0.5], "depth": 8.0}})
+    assert found.grid.edges[0][0] == pytest.approx(-8.0) and found.grid.edges[0][-1] == pytest.approx(20.0)
+    for column in (10, 25, 40):
+        depth = np.clip(found.grid.centers[1][column], 0, 20) - found.grid.centers[0]
+        below = (depth > 0) & (depth < 8)
+        np.testing.assert_allclose(found.start[below, column], 500 + 4500 * depth[below] / 8, rtol=1e-12)
+    assert found.steepness() == pytest.approx(1.0)

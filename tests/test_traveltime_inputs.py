@@ -208,7 +208,7 @@ def test_margin_beside_the_sensors(tmp_path: Path, margin: float | None, low: fl
     (np.append(np.zeros(11), -30.0), None, 34),  # 4 cells below the shot
     (np.append(np.zeros(11), -30.0), 30.5, 31),
 ])  # fmt: skip
-def test_depth_below_the_highest_ground(tmp_path: Path, upward: Any, depth: float | None, layers: int) -> None:
+def test_depth_below_the_lowest_ground(tmp_path: Path, upward: Any, depth: float | None, layers: int) -> None:
     grid = loaded(tmp_path, line(upward=upward), UNIT, {"grid": {"depth": depth}}, hill(tmp_path, [0, 20], [0, 0])).grid
     np.testing.assert_allclose(grid.edges[0], np.arange(-layers, 1.0))
 
@@ -217,7 +217,7 @@ def test_depth_below_the_highest_ground(tmp_path: Path, upward: Any, depth: floa
     (0.0, 1.5, 3.0, [1, 1, 1, 1.5, 2.25, 3.375, 5.0625, 7.59375]),
     (0.0, 1.5, 0.0, [1.5, 2.25, 3.375, 5.0625, 7.59375, 11.390625]),
     (0.0, 1.5, None, [1, 1, 1, 1, 1, 1.5, 2.25, 3.375, 5.0625, 7.59375]),  # a quarter of 20 m
-    (0.2 * EASTING, 2.0, 2.0, [1, 1, 1, 1, 1, 1, 2, 4, 8]),  # from the top of the hill, 4 m, to 2 m below its foot
+    (0.2 * EASTING, 2.0, 2.0, [1, 1, 1, 1, 1, 1, 2, 4, 8, 16]),  # from the top of the hill, 4 m, to 2 and to 20 m below its foot
 ])  # fmt: skip
 def test_layers_grow_downwards(tmp_path: Path, upward: Any, growth: float, uniform: float | None, expected: list[float]) -> None:
     grid = loaded(tmp_path, line(upward=upward), UNIT, {"grid": {"depth": 20.0, "growth": growth, "uniform_depth": uniform}}).grid
@@ -226,7 +226,7 @@ def test_layers_grow_downwards(tmp_path: Path, upward: Any, growth: float, unifo
 
 
 @pytest.mark.parametrize(("upward", "grid", "says"), [
-    (np.append(np.zeros(11), -6.0), {"depth": 5.0}, r"'grid.depth' 5 m: must be below the lowest sensor, 6 m below the highest ground"),
+    (np.append(np.zeros(11), -6.0), {"depth": 5.0}, r"'grid.depth' 5 m: must be below the lowest sensor, 6 m below the lowest ground"),
     (np.append(np.zeros(11), -6.0), {"depth": 6.0}, r"'grid.depth' 6 m: must be below the lowest sensor"),
     (0.0, {"spacing": [1e-3, 1e-3], "depth": 10.0}, r"'grid.spacing' that makes 2e\+08 cells: must be large enough for at most 2e\+07"),
     (0.0, {"spacing": [1e-6, 1.0], "depth": 10.0, "growth": 2.0, "uniform_depth": 9.0}, r"'grid.spacing' that makes 2.52e\+08 cells"),
@@ -304,18 +304,14 @@ def test_picks_that_disagree_with_those_of_the_way_back_are_told(tmp_path: Path)
 # The start model
 
 
-def test_start_grows_from_the_top_of_the_ground_to_the_bottom_of_the_grid(tmp_path: Path) -> None:
-    """On a slope, where every column is a straight line of its own; above the ground there is the velocity of its top."""
+def test_start_grows_alike_below_all_of_the_ground(tmp_path: Path) -> None:
+    """On a slope, where the section goes 7 m below its foot; above the ground there is the velocity of its top."""
     inputs = loaded(tmp_path, line(upward=0.2 * EASTING), UNIT, {"start": {"top": 600.0, "bottom": 3000.0}})
     up, along = inputs.grid.centers
+    assert inputs.grid.edges[0][0] == -7
     for column, x in enumerate(along):
-        ground = 0.2 * np.clip(x, 0, 20)
-        below = up < ground
-        slope, intercept = np.polyfit(up[below], inputs.start[below, column], 1)
-        assert slope * ground + intercept == pytest.approx(600)
-        assert slope * inputs.grid.edges[0][0] + intercept == pytest.approx(3000)
-        np.testing.assert_allclose(inputs.start[below, column], slope * up[below] + intercept)
-        np.testing.assert_allclose(inputs.start[~below, column], 600)
+        depth = 0.2 * np.clip(x, 0, 20) - up
+        np.testing.assert_allclose(inputs.start[:, column], np.clip(600 + 2400 * depth / 7, 600, 3000))
 
 
 def test_start_from_a_file_on_the_same_cells(tmp_path: Path) -> None:

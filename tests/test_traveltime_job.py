@@ -13,7 +13,7 @@ import tensorflow as tf
 import xarray
 from rich.console import Console
 
-from geoinv import rundir
+from geoinv import report, rundir
 from geoinv.config import load, parse
 from geoinv.datasets import netcdf, pick_table, picks, sgt, synthetic_picks
 from geoinv.operators import Eikonal, Grid
@@ -71,7 +71,7 @@ def test_the_fit_is_what_its_numbers_say(done: tuple[dict[str, Any], rundir.Run]
 
 def test_the_rock_is_found_below_the_weathered_layer(done: tuple[dict[str, Any], rundir.Run]) -> None:
     summary, run = done
-    assert summary["velocity_error"] < 0.7 * summary["velocity_error_start"]
+    assert summary["velocity_error"] < 0.75 * summary["velocity_error_start"]
     velocity, truth = (run.model[name].values for name in ("velocity", "true_velocity"))
     seen = job.seen(run.model)
     rock = truth == synthetic_picks.ROCK
@@ -132,9 +132,12 @@ def test_robust_weights_withstand_wrong_picks(folder: Path) -> None:
     observed = EXAMPLE.survey["observed"].values.copy()
     observed[late] *= 1.33
     netcdf.write(folder / "late.nc", EXAMPLE.survey.assign(observed=("pick", observed, {"units": "s"})))
-    robust = invert(folder, "late-huber", data={"file": "late.nc"}, inversion={"misfit": "huber", "holdout": 0.0, "max_iterations": 8})[0]
-    plain = invert(folder, "late-l2", data={"file": "late.nc"}, inversion={"holdout": 0.0, "max_iterations": 8})[0]
-    assert robust["velocity_error"] < plain["velocity_error"] and robust["median_residual"] < plain["median_residual"]
+    errors, left = [], []
+    for misfit in ("huber", "l2"):  # as many iterations: neither reaches its target
+        summary, run = invert(folder, f"late-{misfit}", data={"file": "late.nc"}, inversion={"misfit": misfit, "holdout": 0.0, "max_iterations": 4})
+        errors.append(summary["velocity_error"])
+        left.append(np.sqrt(np.mean((run.predicted["predicted"].values - EXAMPLE.survey["observed"].values)[late] ** 2)))
+    assert errors[0] < 0.85 * errors[1] and left[0] < 0.7 * left[1], "the late picks are predicted nearer to what they should have been"
 
 
 def test_every_format_gives_the_same_model(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
@@ -188,7 +191,20 @@ def test_a_sensitivity_target_is_the_problem_at_its_model(folder: Path, done: tu
     np.testing.assert_allclose(made.at.jvp(v), at.jvp(v), rtol=1e-9)
     np.testing.assert_allclose(made.weights, problem.uncertainty.numpy() ** -2.0, rtol=1e-12)
     trade_off = done[1].history[-1]["trade_off"]
-    np.testing.assert_allclose(made.prior.precision @ v.numpy(), trade_off * problem.regularization.curvature(at.data).matvec(v), rtol=1e-9)
+    np.testing.assert_allclose(made.prior.precision @ v.numpy(), trade_off * problem.regularization.curvature(problem.first).matvec(v), rtol=1e-9)
+
+
+def test_a_blocky_target_has_the_weights_of_its_model(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
+    config = settings(folder, regularization={"shape": "blocky"})
+    made, problem = traveltime_sensitivity.target(config, done[1], QUIET), job.build_problem(config, inputs.load(config))
+    curvature = problem.regularization.curvature(tf.constant(made.model[made.active])).to_scipy()
+    np.testing.assert_allclose(made.prior.precision.toarray(), done[1].history[-1]["trade_off"] * curvature.toarray(), rtol=1e-12)
+
+
+def test_reports_do_without_ways(folder: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
+    shutil.copytree(folder / "out", folder / "no-ways")
+    (folder / "no-ways" / "rays.nc").unlink()
+    assert report.write(folder / "no-ways").is_file()
 
 
 @pytest.mark.parametrize(

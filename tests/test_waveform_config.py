@@ -55,8 +55,9 @@ def test_template_shows_every_option_and_its_examples_are_valid() -> None:
     assert {"data", "grid", "model", "source", "propagator", "bands", "misfit", "inversion", "bounds", "output", "sensitivity"} == set(shown)
 
 
-def test_the_config_in_the_readme_is_valid() -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_configs_in_the_readme_are_valid() -> None:
+    arrivals, text = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert parse(tomllib.loads(arrivals)).kind == "traveltime"
     config = parse(tomllib.loads(text))
     assert isinstance(config, WaveformConfig) and config.bands.lowpass == (4.0, 7.0)
 
@@ -86,8 +87,8 @@ def test_cells_may_be_those_of_the_start_model() -> None:
 
 
 BAD = [
-    ("kind=magnetic", "kind", "'gravity', 'waveform'"),
-    ("kind=[]", "kind", "'gravity', 'waveform'"),
+    ("kind=magnetic", "kind", "'gravity', 'traveltime', 'waveform'"),
+    ("kind=[]", "kind", "'gravity', 'traveltime', 'waveform'"),
     ("seed=-1", "seed", "greater than or equal to 0"),
     ("data.format=csv", "data.format", "'segy'"),
     ("data.length_units=furlong", "data.length_units", "km"),

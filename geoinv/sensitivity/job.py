@@ -264,6 +264,13 @@ def _investigated(target: "Target", index: np.ndarray, level: float) -> np.ndarr
     return np.where(target.active.any(axis=0), depth, np.nan)
 
 
+def _missed(target: "Target", depth: np.ndarray) -> np.ndarray:
+    """What lies between the depth of investigation and the bottom of each column, m."""
+    edges, active = target.grid.edges[0], target.active
+    top = active.shape[0] - 1 - np.argmax(active[::-1], axis=0)
+    return np.round(edges[top + 1] - edges[0] - depth, 6)
+
+
 def numbers(config: Settings, resolved: Resolved) -> dict[str, Any]:
     """What came of it, in numbers."""
     from geoinv.operators.forward import ravel
@@ -282,6 +289,7 @@ def numbers(config: Settings, resolved: Resolved) -> dict[str, Any]:
         "largest_resolution": float(np.nanmax(data["resolution"])),
         "least_deviation_ratio": float(np.nanmin(data["deviation"] / data["prior_deviation"])),
         "depth_of_investigation_m": float(np.nanmedian(data["depth_of_investigation"])),
+        "depth_of_investigation_is_the_bottom": bool(np.nanmedian(_missed(target, data["depth_of_investigation"].values)) == 0),
         "interrupted": interrupted,
         "notes": list(target.notes),
         "warnings": warnings,

@@ -60,8 +60,13 @@ def sentence(summary: Mapping[str, Any]) -> str:
     return (
         f"{summary['n_data']} data tell {_freedom(summary)} numbers about {summary['n_model']} cells; "
         f"{summary['directions_above_noise']} directions are known better from the data than assumed{more}; "
-        f"depth of investigation {summary['depth_of_investigation_m']:.4g} m in the median."
+        f"depth of investigation {_depth(summary)} in the median."
     )
+
+
+def _depth(summary: Mapping[str, Any]) -> str:
+    bottom = ", the bottom of the grid," if summary.get("depth_of_investigation_is_the_bottom") else ""
+    return f"{summary['depth_of_investigation_m']:.4g} m{bottom}"
 
 
 def _freedom(summary: Mapping[str, Any]) -> str:
@@ -76,7 +81,7 @@ def _key_numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Directions better known than assumed", str(summary["directions_above_noise"])),
         ("Largest resolution of a cell", page.number(summary["largest_resolution"])),
         ("Smallest deviation over the prior's", page.number(summary["least_deviation_ratio"])),
-        ("Depth of investigation (median)", f"{summary['depth_of_investigation_m']:.4g} m"),
+        ("Depth of investigation (median)", _depth(summary)),
         ("Data, cells", f"{summary['n_data']}, {summary['n_model']}"),
         ("Linearized at", str(summary["linearized_at"])),
         ("Seconds, memory", f"{summary['seconds']:.1f} s, {summary['peak_memory_bytes'] / 1e9:.2f} GB"),

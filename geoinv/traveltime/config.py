@@ -47,7 +47,7 @@ class GridOptions(Section):
         None, "Cell size along (vertical, easting), m; half the median distance of neighbouring receivers if off.", example=[0.5, 0.5]
     )
     margin: Weight | None = option(None, "Distance from the outermost sensors to the sides, m; 4 cells if off.", example=5.0)
-    depth: Positive | None = option(None, "Depth of the grid below the highest ground, m; a third of the line if off.", example=20.0)
+    depth: Positive | None = option(None, "Depth of the grid below the lowest ground, m; a third of the line if off.", example=20.0)
     growth: Annotated[float, Field(ge=1)] = option(1.0, "Ratio of the thickness of a cell to that of the one above it.")
     uniform_depth: Weight | None = option(None, "Depth below the lowest ground at which growth starts, m; a quarter of all if off.", example=5.0)
 
@@ -56,9 +56,11 @@ class Topography(Section):
     """The ground, above which there is nothing for a wave to pass through."""
 
     source: Literal["sensors", "flat", "file"] = option(
-        "sensors", "'sensors' (straight lines between the highest ones), 'flat' (at the height of the highest one) or 'file'."
+        "sensors", "'sensors' (straight lines between them, but for those below steep drops), 'flat' (level at the highest one) or 'file'."
     )
-    file: PathText | None = option(None, "CSV file with columns 'easting' (along the line) and 'upward', m.", example="ground.csv")
+    file: PathText | None = option(
+        None, "For source = 'file': CSV file with columns 'easting' (along the line) and 'upward', m.", example="ground.csv"
+    )
 
     @model_validator(mode="after")
     def _file_where_needed(self) -> "Topography":
@@ -71,7 +73,7 @@ class Start(Section):
     """The first model: velocity that grows with depth, or a file."""
 
     top: Positive = option(500.0, "Velocity at the ground, m/s.")
-    bottom: Positive = option(5000.0, "Velocity at the bottom of the grid, m/s; linear in between, within the bounds.")
+    bottom: Positive = option(5000.0, "Velocity at the depth of the grid below the ground, m/s; linear in between, within the bounds.")
     file: PathText | None = option(None, "netCDF model with 'velocity' on the same cells; takes the place of the above.", example="model.nc")
 
 
@@ -79,7 +81,10 @@ class OperatorOptions(Section):
     """How times are computed."""
 
     order: Literal[1, 2] = option(2, "Order of the upwind differences.")
-    refinement: Count = option(1, "Into how many parts cells are cut for the times; their error falls with it, their cost grows with its square.")
+    refinement: Count | None = option(
+        None, "Into how many parts cells are cut for the times: fewer errors, cost by its square. If off, 2 below steep ground, else 1.",
+        example=2,
+    )  # fmt: skip
 
 
 class Regularization(Section):

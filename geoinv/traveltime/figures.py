@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import scipy.ndimage
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 #: Coverage, over its largest, that is not drawn.
 NONE = 1e-3
+#: Height over width of sections that stand side by side.
+TALL = 0.7
+#: Cells over which the border of what waves pass through is smoothed for drawing.
+SMOOTHED = 1.5
 #: Ways that are drawn at most; more are thinned out evenly.
 WAYS = 400
 
@@ -49,9 +54,12 @@ class _Section(NamedTuple):
         return cls(x, y, np.stack([places, np.interp(places, knots, heights)], axis=1), unit, factor)
 
     def figure(self, panels: int) -> tuple[Figure, list[Axes]]:
-        """One panel below the other."""
-        height = float(np.clip(8.0 * np.ptp(self.y) / np.ptp(self.x), 1.6, 6.0))
-        figure = Figure(figsize=(9.6, panels * (height + 0.75)), layout="compressed")
+        """One panel below the other, or side by side where they are tall."""
+        shape = float(np.ptp(self.y) / np.ptp(self.x))
+        if shape > TALL:
+            figure = Figure(figsize=(9.6, float(np.clip(8.0 / panels * shape, 3.0, 7.0)) + 0.75), layout="compressed")
+            return figure, list(np.ravel(figure.subplots(1, panels, sharex=True, sharey=True)))
+        figure = Figure(figsize=(9.6, panels * (max(8.0 * shape, 1.6) + 0.75)), layout="compressed")
         return figure, list(np.ravel(figure.subplots(panels, 1, sharex=True, sharey=True)))
 
     def draw(self, ax: Axes, values: np.ndarray, colours: str, norm: Normalize, title: str, *, pale: np.ndarray | None = None) -> Any:
@@ -83,7 +91,7 @@ def section(model: "xarray.Dataset", predicted: "xarray.Dataset") -> Figure:
     panels = [("start_velocity", "start"), ("velocity", "result"), *([("true_velocity", "true")] if "true_velocity" in model else [])]
     figure, axes = cut.figure(len(panels))
     values = np.concatenate([model[name].values.ravel() for name, _ in panels])
-    norm, unseen = _velocities(model), ~seen(model)
+    norm, unseen = _velocities(model), scipy.ndimage.gaussian_filter(seen(model).astype(float), SMOOTHED) < 0.3
     for ax, (name, title) in zip(axes, panels, strict=True):
         drawn = cut.draw(ax, model[name].values, FIELD, norm, title, pale=unseen if name == "velocity" else None)
     _mark_sensors(axes[1], predicted, cut.factor)
@@ -96,22 +104,23 @@ def _velocities(model: "xarray.Dataset") -> Normalize:
     return Normalize(*np.percentile(model["velocity"].values[seen(model)], [0.5, 99.5]))
 
 
-def rays(model: "xarray.Dataset", predicted: "xarray.Dataset", ways: "xarray.Dataset") -> Figure:
+def rays(model: "xarray.Dataset", predicted: "xarray.Dataset", ways: "xarray.Dataset | None") -> Figure:
     """The coverage, and above it the ways of first arrivals.
 
     Args:
         model: As of `section`.
         predicted: The picks with their sensors.
-        ways: `pick`, `upward` and `easting` of their points.
+        ways: `pick`, `upward` and `easting` of their points, or None where they are not known.
     """
     cut = _Section.of(model)
     figure, axes = cut.figure(2)
     velocity, coverage = model["velocity"].values, model["coverage"].values
     top = float(np.nanmax(coverage))
     drawn = cut.draw(axes[0], velocity, FIELD, _velocities(model), "ways of first arrivals")
-    starts = np.flatnonzero(np.diff(ways["pick"].values, prepend=-1))
-    lines = np.split(np.stack([ways["easting"].values, ways["upward"].values], axis=1) / cut.factor, starts[1:])
-    axes[0].add_collection(LineCollection(lines[:: -(-len(lines) // WAYS)], colors="white", linewidths=0.5, alpha=0.7))
+    if ways is not None:
+        starts = np.flatnonzero(np.diff(ways["pick"].values, prepend=-1))
+        lines = np.split(np.stack([ways["easting"].values, ways["upward"].values], axis=1) / cut.factor, starts[1:])
+        axes[0].add_collection(LineCollection(lines[:: -(-len(lines) // WAYS)], colors="white", linewidths=0.5, alpha=0.7))
     _mark_sensors(axes[0], predicted, cut.factor)
     colourbar(figure, drawn, axes[:1], velocity, "velocity (m/s)")
     drawn_cells = np.where(coverage > NONE * top, coverage, np.nan)
@@ -120,35 +129,59 @@ def rays(model: "xarray.Dataset", predicted: "xarray.Dataset", ways: "xarray.Dat
     return figure
 
 
+class _Spread(NamedTuple):
+    """Where sensors lie along the coordinate in which they are spread most: easting along the ground, elevation down a hole.
+
+    Args:
+        place: Of all sensors, in the unit of the axis.
+        name: Of the coordinate.
+        unit: Of the axis.
+    """
+
+    place: np.ndarray
+    name: str
+    unit: str
+
+    @classmethod
+    def of(cls, predicted: "xarray.Dataset", end: str) -> "_Spread":
+        """That of the sensors that are some pick's `end`, "shot" or "receiver"."""
+        used = np.unique(predicted[end].values)
+        name = max(("easting", "upward"), key=lambda each: float(np.ptp(predicted[each].values[used])))
+        unit, factor = length_unit(float(np.ptp(predicted[name].values)))
+        return cls(predicted[name].values / factor, {"easting": "easting", "upward": "elevation"}[name], unit)
+
+
 def curves(predicted: "xarray.Dataset") -> Figure:
-    """Times of each shot along the line, observed and predicted, and the residuals below.
+    """Times of each shot along the receivers, observed and predicted, and the residuals below.
 
     Args:
         predicted: `observed`, `predicted`, `uncertainty`, `shot`, `receiver` and `holdout`.
     """
     figure = Figure(figsize=(9.6, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    shots, easting = predicted["shot"].values, predicted["easting"].values
-    unit, factor = length_unit(float(np.ptp(easting)))
-    held, along = predicted["holdout"].values == 1, easting[predicted["receiver"].values] / factor
+    spread, sources = _Spread.of(predicted, "receiver"), _Spread.of(predicted, "shot")
+    shots, held, along = predicted["shot"].values, predicted["holdout"].values == 1, spread.place[predicted["receiver"].values]
     observed, computed = 1e3 * predicted["observed"].values, 1e3 * predicted["predicted"].values
     for number, shot in enumerate(np.unique(shots)):
         colour, mine = f"C{number % 10}", np.flatnonzero(shots == shot)
         mine = mine[np.argsort(along[mine], kind="stable")]
-        for side in _branches(along[mine], easting[shot] / factor):
+        for side in _branches(along[mine], spread.place[shot]) if spread.name == sources.name == "easting" else [slice(None)]:
             top.plot(along[mine][side], computed[mine][side], "-", color=colour, linewidth=1.0)
         top.plot(along[mine], observed[mine], ".", color=colour, markersize=4)
         bottom.plot(along[mine], (computed - observed)[mine], ".", color=colour, markersize=4)
     top.plot(along[held], observed[held], "o", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=0.6)
-    top.plot(easting[np.unique(shots)] / factor, np.zeros(np.unique(shots).size), "*", color="black", markersize=8, clip_on=False)
-    note = "; circles: held out" if held.any() else ""
-    top.set_title(f"times (dots: observed, lines: predicted, stars: shots{note})", fontsize=9)
+    notes = ["dots: observed", "lines: predicted", *(["circles: held out"] if held.any() else [])]
+    if spread.name == sources.name == "easting":
+        places = spread.place[np.unique(shots)]
+        top.plot(places, np.zeros(places.size), "*", color="black", markersize=8, clip_on=False)
+        notes.append("stars: shots")
+        top.set_ylim(bottom=0)
+    top.set_title(f"times ({', '.join(notes)})", fontsize=9)
     top.set_ylabel("time (ms)", fontsize=8)
-    top.set_ylim(bottom=0)
     bottom.axhline(0, color="0.3", linewidth=0.8)
     bottom.set_title("predicted - observed", fontsize=9)
     bottom.set_ylabel("residual (ms)", fontsize=8)
-    bottom.set_xlabel(f"easting ({unit})", fontsize=8)
+    bottom.set_xlabel(f"receiver's {spread.name} ({spread.unit})", fontsize=8)
     for ax in (top, bottom):
         ax.grid(True, color="0.92")
         ax.spines[["top", "right"]].set_visible(False)
@@ -165,17 +198,16 @@ def residuals(predicted: "xarray.Dataset") -> Figure:
     """Residuals over uncertainties, each pick at its shot and receiver: bad picks stand alone, a bad sensor makes a row or a column."""
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     ax, beside = figure.subplots(1, 2, width_ratios=[1.6, 1])
-    easting = predicted["easting"].values
-    unit, factor = length_unit(float(np.ptp(easting)))
+    ends = [_Spread.of(predicted, end) for end in ("receiver", "shot")]
     misfit = ((predicted["predicted"] - predicted["observed"]) / predicted["uncertainty"]).values
     limit = max(3.0, float(np.ceil(np.percentile(np.abs(misfit), 98))))
     order = np.argsort(np.abs(misfit))
-    place = [easting[predicted[name].values][order] / factor for name in ("receiver", "shot")]
+    place = [each.place[predicted[name].values][order] for each, name in zip(ends, ("receiver", "shot"), strict=True)]
     size = float(np.clip(9e3 / misfit.size, 3, 25))
     drawn = ax.scatter(*place, c=misfit[order], cmap=DIVERGING, vmin=-limit, vmax=limit, s=size, marker="s", linewidths=0, rasterized=True)
     ax.set_facecolor("0.93")
-    ax.set_xlabel(f"receiver's easting ({unit})", fontsize=8)
-    ax.set_ylabel(f"shot's easting ({unit})", fontsize=8)
+    ax.set_xlabel(f"receiver's {ends[0].name} ({ends[0].unit})", fontsize=8)
+    ax.set_ylabel(f"shot's {ends[1].name} ({ends[1].unit})", fontsize=8)
     thin_ticks(ax)
     colourbar(figure, drawn, [ax], misfit, "(predicted - observed) / uncertainty")
     beside.hist(np.clip(misfit, -2 * limit, 2 * limit), bins=np.linspace(-2 * limit, 2 * limit, 49), density=True, color="0.6")

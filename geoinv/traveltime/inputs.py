@@ -6,13 +6,15 @@ Nothing here imports TensorFlow, so that `geoinv check` answers quickly.
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 import scipy.spatial
 import xarray
 
 from geoinv.datasets import netcdf, pick_table, picks, sgt
+from geoinv.datasets.ground import Ground
+from geoinv.datasets.survey import add_history
 from geoinv.datasets.table import read_table
 from geoinv.operators import checks
 from geoinv.operators.grid import Grid, layer_count, layers
@@ -23,34 +25,12 @@ from .config import Data, Topography, TravelTimeConfig
 MAX_CELLS = 20_000_000
 #: Cells between the outermost sensors and the sides.
 MARGIN_CELLS = 4
+#: Slope, of 60 degrees, at whose lower end a sensor is not on the ground.
+STEEPEST = float(np.sqrt(3))
 #: Standard deviation where none is given, over the median time: short times are not picked better in proportion.
 PICKED = 0.02
 #: Depth of the grid, over the length of the line.
 DEPTH = 1 / 3
-
-
-class Ground(NamedTuple):
-    """The surface: straight lines between points, level beyond them.
-
-    Args:
-        easting: Of the points, ascending, m.
-        upward: Of them, m.
-    """
-
-    easting: np.ndarray
-    upward: np.ndarray
-
-    def at(self, easting: np.ndarray) -> np.ndarray:
-        """Its height, m."""
-        return np.interp(easting, self.easting, self.upward)
-
-    def highest(self, edges: np.ndarray) -> np.ndarray:
-        """The highest point between neighbouring edges, m."""
-        found = np.maximum(self.at(edges[:-1]), self.at(edges[1:]))
-        cells = np.clip(np.searchsorted(edges, self.easting) - 1, 0, found.size - 1)
-        inside = (self.easting >= edges[0]) & (self.easting <= edges[-1])
-        np.maximum.at(found, cells[inside], self.upward[inside])
-        return found
 
 
 @final
@@ -77,6 +57,11 @@ class Inputs:
     held: np.ndarray
     warnings: tuple[str, ...]
 
+    def steepness(self) -> float:
+        """The largest slope of the ground below sensors."""
+        within = self.ground.between(float(self.survey["easting"].min()), float(self.survey["easting"].max()))
+        return float(np.abs(np.diff(within.upward) / np.diff(within.easting)).max(initial=0.0))
+
     def sensors(self) -> np.ndarray:
         """Positions [sensor, (upward, easting)], m."""
         return np.stack([self.survey["upward"].values, self.survey["easting"].values], axis=1)
@@ -95,7 +80,7 @@ def load(config: TravelTimeConfig) -> Inputs:
         spacing = config.grid.spacing or (spacing_of(survey),) * 2
         survey = _in_the_ground(survey, ground, spacing[0])
         grid = _grid(config, survey, ground, spacing)
-        active = grid.edges[0][:-1, np.newaxis] < ground.highest(grid.edges[1])
+        active = ground.active(grid)
         start = _start(config, grid, ground)
         fitted, held = picks.split_holdout(survey, config.inversion.holdout, config.seed)
     outside = np.flatnonzero(active & ~((start >= config.bounds.lower) & (start <= config.bounds.upper)))
@@ -122,14 +107,21 @@ def describe(inputs: Inputs) -> list[str]:
 
 def read_survey(data: Data) -> xarray.Dataset:
     """The picks of a config's [data] along their line, validated and with uncertainties."""
-    survey, floor = picks.project(_read(data)), data.uncertainty_absolute
+    survey = _read(data)
+    picks.check_values(survey)
+    given, floor = survey["uncertainty"].values, data.uncertainty_absolute
+    survey = picks.project(survey)
+    if floor is None and np.all(given > 0):
+        return picks.validate(survey)
+    if not (floor is None or floor or data.uncertainty_relative or np.all(given > 0)):
+        raise checks.invalid("data.uncertainty_absolute, uncertainty_relative", "0", "above zero, one of them, where the file has no uncertainties")
     if floor is not None:
         return picks.validate(picks.assign_uncertainty(survey, absolute=floor, relative=data.uncertainty_relative))
-    given = survey["uncertainty"].values
-    if np.all(given > 0):
-        return picks.validate(survey)
     floor = float(f"{PICKED * np.median(survey['observed'].values):.2g}")
-    made = picks.assign_uncertainty(survey, absolute=floor, relative=data.uncertainty_relative)
+    none = survey.assign(uncertainty=("pick", np.zeros(given.size), {"units": "s"}))
+    made = picks.assign_uncertainty(none, absolute=floor, relative=data.uncertainty_relative)
+    if np.any(given > 0):
+        made = add_history(made, f"{np.count_nonzero(given)} uncertainties of the file kept")
     return picks.validate(made.assign(uncertainty=("pick", np.where(given > 0, given, made["uncertainty"].values), {"units": "s"})))
 
 
@@ -140,6 +132,10 @@ def _read(data: Data) -> xarray.Dataset:
     if form == "csv":
         named = {name: column for name, column in data.columns if column is not None}
         return pick_table.read_csv(data.file, columns=named, time_units=data.time_units, length_units=data.length_units, crs=data.crs or "")
+    unused = [f"data.{name}" for name, default in (("time_units", "s"), ("length_units", "m")) if getattr(data, name) != default]
+    unused += [f"data.columns.{name}" for name, column in data.columns if column is not None]
+    if unused:
+        raise checks.invalid(unused[0], "given", f"off for {form} files", "They name their columns and units themselves.")
     if form == "sgt":
         return sgt.read_sgt(data.file, crs=data.crs or "")
     survey = picks.check_layout(netcdf.read(data.file))
@@ -162,11 +158,30 @@ def _ground(options: Topography, survey: xarray.Dataset) -> Ground:
         return Ground(np.array([easting.mean()]), np.array([upward.max()]))
     if options.file is not None:
         table = read_table(options.file)
-        easting, upward = table.numbers("easting"), table.numbers("upward")
-    places, number = np.unique(easting, return_inverse=True)
-    highest = np.full(places.size, -np.inf)
-    np.maximum.at(highest, number, upward)
-    return Ground(places, highest)
+        return _covering(Ground.through(table.numbers("easting"), table.numbers("upward")), survey, options.file)
+    through = Ground.through(easting, upward)
+    found = through.without_drops(STEEPEST)
+    buried = through.easting.size - found.easting.size
+    if buried:
+        text = f"{buried} of {through.easting.size} places of sensors lie below drops of more than 60 degrees and are taken as buried"
+        checks.warn(f"{text}: say topography.source = 'flat', or give a file of the ground, if it does not run through the others.")
+    return found
+
+
+def _covering(ground: Ground, survey: xarray.Dataset, path: str) -> Ground:
+    """The ground of a file, if it is one of this line."""
+    easting, (first, last) = survey["easting"].values, (float(ground.easting[0]), float(ground.easting[-1]))
+    line = f"{easting.min():.6g} to {easting.max():.6g} m"
+    if last < easting.min() or first > easting.max():
+        advice = f"Along the line the sensors lie at {line}."
+        raise checks.invalid("topography.file", f"'{path}' from {first:.6g} to {last:.6g} m", "of the ground along the line", advice)
+    step = float(np.median(np.diff(np.unique(easting)))) if np.unique(easting).size > 1 else 0.0
+    if first > easting.min() + step or last < easting.max() - step:
+        checks.warn(f"The ground of {path}, {first:.6g} to {last:.6g} m, does not cover the line, {line}: it is level beyond.")
+    below = float(np.min(ground.at(easting) - survey["upward"].values))
+    if below > max(step, 1e-3):
+        checks.warn(f"All sensors lie {below:.4g} m or more below the ground of {path}: are both heights above the same datum?")
+    return ground
 
 
 def _in_the_ground(survey: xarray.Dataset, ground: Ground, cell: float) -> xarray.Dataset:
@@ -188,27 +203,27 @@ def _grid(config: TravelTimeConfig, survey: xarray.Dataset, ground: Ground, spac
     margin = MARGIN_CELLS * spacing[1] if options.margin is None else options.margin
     columns = max(int(np.ceil((length + 2 * margin) / spacing[1] - 1e-9)), 2)
     left = (easting.min() + easting.max() - columns * spacing[1]) / 2
-    # One layer or more below the lowest sensor, whatever the depth: waves pass around it.
-    top = float(ground.upward.max())
-    depth = options.depth or max(DEPTH * length, top - float(survey["upward"].values.min()) + MARGIN_CELLS * spacing[0])
-    below = top - float(survey["upward"].values.min())
+    edges = left + spacing[1] * np.arange(columns + 1)
+    within = ground.between(edges[0], edges[-1])
+    top, lowest = float(within.upward.max()), float(within.upward.min())
+    below = lowest - float(survey["upward"].values.min())  # of the lowest sensor: waves pass around it
+    depth = options.depth or max(DEPTH * length, below + MARGIN_CELLS * spacing[0])
     if depth <= below:
-        raise checks.invalid("grid.depth", f"{depth:g} m", f"below the lowest sensor, {below:g} m below the highest ground")
-    lowest = float(ground.at(left + spacing[1] * np.arange(columns + 1)).min())
+        raise checks.invalid("grid.depth", f"{depth:g} m", f"below the lowest sensor, {below:g} m below the lowest ground")
     uniform = lowest - (depth / 4 if options.uniform_depth is None else options.uniform_depth)
-    rows = layer_count(top, uniform, top - depth, spacing[0], options.growth)
+    rows = layer_count(top, uniform, lowest - depth, spacing[0], options.growth)
     if rows * columns > MAX_CELLS:
         given = f"that makes {rows * columns:.3g} cells"
         raise checks.invalid("grid.spacing", given, f"large enough for at most {MAX_CELLS:.0e}", "Use larger cells.")
-    upward = layers(top, uniform, top - depth, spacing[0], options.growth)
-    return Grid((upward, left + spacing[1] * np.arange(columns + 1)))
+    upward = layers(top, uniform, lowest - depth, spacing[0], options.growth)
+    return Grid((upward, edges))
 
 
 def _start(config: TravelTimeConfig, grid: Grid, ground: Ground) -> np.ndarray:
     options = config.start
     if options.file is None:
         depth = np.maximum(ground.at(grid.centers[1]) - grid.centers[0][:, np.newaxis], 0.0)
-        whole = np.maximum(ground.at(grid.centers[1]) - grid.edges[0][0], grid.widths[0][0])
+        whole = float(ground.between(*grid.edges[1][[0, -1]]).upward.min() - grid.edges[0][0])
         growing = options.top + (options.bottom - options.top) * np.minimum(depth / whole, 1.0)
         return np.clip(growing, config.bounds.lower, config.bounds.upper)
     data = netcdf.read(options.file)

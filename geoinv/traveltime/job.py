@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+#: Slope of the ground beyond which the steps of whole cells hurt times more than twice as many nodes along each axis cost.
+STEEP = 0.4
 #: Coverage, over its largest, below which hardly a wave passes through a cell.
 PALE = 0.01
 #: Points of a way that are kept for the figures.
@@ -117,8 +119,9 @@ def times(config: TravelTimeConfig, inputs: Inputs, some: np.ndarray | None = No
     chosen = inputs.survey if some is None else inputs.survey.isel(pick=some)
     sensors, (shots, number) = inputs.sensors(), np.unique(chosen["shot"].values, return_inverse=True)
     options = config.operator
-    receivers = sensors[chosen["receiver"].values]
-    return Eikonal(inputs.grid, sensors[shots], receivers, number, active=inputs.active, refinement=options.refinement, order=options.order)
+    parts = options.refinement or (2 if inputs.steepness() > STEEP else 1)
+    receivers, active = sensors[chosen["receiver"].values], inputs.ground.active(inputs.grid, parts)
+    return Eikonal(inputs.grid, sensors[shots], receivers, number, active=active, refinement=parts, order=options.order)
 
 
 def build_problem(config: TravelTimeConfig, inputs: Inputs) -> "Problem":
@@ -185,7 +188,11 @@ def _results(
     fields = {
         "velocity": (velocity, "m/s", "velocity"),
         "start_velocity": (np.where(inputs.active, inputs.start, np.nan), "m/s", "velocity at the start"),
-        "coverage": (np.where(inputs.active, lengths / grid.volumes, np.nan), "1/m", "length of all ways in a cell over its area"),
+        "coverage": (
+            np.where(inputs.active, lengths / grid.volumes, np.nan),
+            "1/m",
+            "derivative of the sum of times by slowness, the length of all ways in a cell, over its area",
+        ),
     }
     if true_velocity is not None:
         fields["true_velocity"] = (np.where(inputs.active, true_velocity, np.nan), "m/s", "true velocity")

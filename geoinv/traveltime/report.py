@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 CAPTIONS = {
     "section": "Velocity below the ground; triangles are sensors, stars shots. Pale cells are those that hardly a wave passes through: what is there "
     "comes from the start model. First arrivals see no slow layer below a faster one.",
-    "rays": "The ways of first arrivals through the result, and how much of them lies in each cell. A refractor shows as a bundle of ways along it.",
+    "rays": "The ways of first arrivals through the result, and how much of them lies in each cell: the derivative of all times by its slowness, "
+    "which beside a way may be a little below zero. A refractor shows as a bundle of ways along it.",
     "curves": "Times along the line for each shot. Slopes are slownesses: a break in slope is a faster layer reached. Residuals should scatter "
     "about zero without pattern along the line.",
     "residuals": "Residuals in uncertainties for each pair of shot and receiver. A single dark pick is an outlier, a row or a column one shot or one "
@@ -30,7 +31,7 @@ def draw(run: rundir.Run) -> dict[str, "Figure"]:
     target = tomllib.loads(run.config).get("inversion", {}).get("target_chi2", 1.0)
     return {
         "section": figures.section(run.model, run.predicted),
-        "rays": figures.rays(run.model, run.predicted, run.extra["rays"]),
+        "rays": figures.rays(run.model, run.predicted, run.extra.get("rays")),
         "curves": figures.curves(run.predicted),
         "residuals": figures.residuals(run.predicted),
         "convergence": convergence(run.history, target),

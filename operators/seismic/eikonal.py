@@ -48,9 +48,9 @@ class Eikonal(ForwardOperator):
         sources: [shot, axis] positions, m, in the order of the grid's axes.
         receivers: [pick, axis] positions, m.
         shots: [pick] which source each pick belongs to.
-        active: [grid.shape] bool: cells of the ground, all by default. Of cells that the surface cuts those with any ground: points on it
-            lie in active cells then.
-        refinement: Into how many parts cells are cut along each axis for the times: error and time of computation fall and grow with it.
+        active: Cells of the ground, bool [grid.shape], all by default, or of their parts [refinement * grid.shape]. Of those that the
+            surface cuts the ones with any ground: points on it lie in active ones then, and waves pass above it by less than a part.
+        refinement: Into how many parts cells are cut along each axis for the times: what errs falls with it, the time of computation grows.
         order: 2, or 1 for upwind differences of first order.
 
     Raises:
@@ -83,10 +83,12 @@ class Eikonal(ForwardOperator):
         wrong = np.flatnonzero((shots < 0) | (shots >= len(self.sources)))
         if wrong.size:
             raise checks.invalid("shots", f"{shots[wrong[0]]} at index {wrong[0]}", f"from 0 to {len(self.sources) - 1}")
-        active = np.ones(self.grid.shape, bool) if self.active is None else checks.shape("active", self.active, self.grid.shape)
+        checks.count("refinement", self.refinement)
+        active = np.ones(self.grid.shape, bool) if self.active is None else np.asarray(self.active)
+        if active.shape != tuple(self.refinement * n for n in self.grid.shape):
+            checks.shape("active", active, self.grid.shape)
         if active.dtype != bool:
             raise checks.invalid("active", f"of type {active.dtype}", "true or false for each cell")
-        checks.count("refinement", self.refinement)
         checks.choice("order", self.order, (1, 2))
         set_field("shots", shots.astype(np.int64))
         set_field("active", active)
@@ -195,7 +197,8 @@ class Eikonal(ForwardOperator):
     def rays(self, model: Any) -> list[np.ndarray]:
         """The ways [point, axis] of all picks, from the receiver to the source, m, in steps of half of the smallest cell.
 
-        Against the slope of times, as the matrix of `triangle` has it. Diffracted arrivals, and those behind obstacles, have ways too.
+        Against the slope of times, as the matrix of `triangle` has it. Diffracted arrivals, and those behind obstacles, have ways too; around
+        a corner of what is not active they cut off up to a cell.
 
         Args:
             model: The slowness [grid.shape].
@@ -205,7 +208,7 @@ class Eikonal(ForwardOperator):
     # ------------------------------------------------------------------------------------------------------------- host
 
     def _marched(self, model: np.ndarray, ways: Sequence[Ways] | None = None) -> Fronts:
-        checks.positive("slowness", model[self._nodes.active])
+        checks.positive("slowness", model[self._nodes.cells])
         return Fronts.marched(self._nodes, self._ways if ways is None else ways, len(self.shots), model, second=self.order == 2)
 
     def _reached(self, times: np.ndarray) -> np.ndarray:

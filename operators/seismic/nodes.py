@@ -29,7 +29,7 @@ class Nodes:
 
     Args:
         grid: Of the cells.
-        active: [grid.shape] bool: cells of the medium.
+        active: Cells of the medium, bool [grid.shape], or those of their parts that are, [refinement * grid.shape].
         refinement: Into how many parts cells are cut along each axis.
     """
 
@@ -42,6 +42,19 @@ class Nodes:
         """Of the finer cells along each axis, m: the positions of nodes."""
         share = np.arange(self.refinement) / self.refinement
         return tuple(np.append((axis[:-1, np.newaxis] + np.outer(np.diff(axis), share)).ravel(), axis[-1]) for axis in self.grid.edges)
+
+    @functools.cached_property
+    def fine(self) -> np.ndarray:
+        """Which of the parts of cells are of the medium."""
+        if self.active.shape != self.grid.shape:
+            return self.active
+        return functools.reduce(lambda found, axis: np.repeat(found, self.refinement, axis), range(self.grid.ndim), self.active)
+
+    @functools.cached_property
+    def cells(self) -> np.ndarray:
+        """[grid.shape] which cells have any part in the medium."""
+        pairs = [each for n in self.grid.shape for each in (n, self.refinement)]
+        return np.asarray(self.fine.reshape(pairs).any(axis=tuple(range(1, 2 * self.grid.ndim, 2))))
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -63,7 +76,7 @@ class Nodes:
         fine = tuple(axis.size - 1 for axis in self.edges)
         cells = np.indices(fine).reshape(len(fine), -1)
         owner = np.asarray(np.ravel_multi_index(tuple(cells // self.refinement), self.grid.shape))
-        inside = np.ravel(self.active)[owner]
+        inside = np.ravel(self.fine)
         cells, owner = cells[:, inside], owner[inside]
         corners = [self._number(cells + np.reshape(corner, (-1, 1))) for corner in itertools.product((0, 1), repeat=len(fine))]
         rows = np.concatenate(corners)
@@ -79,9 +92,7 @@ class Nodes:
     @functools.cached_property
     def links(self) -> np.ndarray:
         """[node] uint8, with bit d where the way to the next node along axis d has an active cell beside it: waves cross no gap of one cell."""
-        fine = self.active
-        for axis in range(fine.ndim):
-            fine = np.repeat(fine, self.refinement, axis)
+        fine = self.fine
         found = np.zeros(self.mesh.shape, np.uint8)
         for axis in range(fine.ndim):
             beside = np.pad(fine, [(1, 1) if other == axis else (1, 2) for other in range(fine.ndim)])
@@ -94,22 +105,22 @@ class Nodes:
 
     def slowness(self, model: np.ndarray) -> np.ndarray:
         """Of nodes [node], zero outside of the medium, from that of cells [grid.shape]."""
-        velocity = self.averages @ np.divide(1, model, out=np.zeros(model.shape), where=self.active).ravel()
+        velocity = self.averages @ np.divide(1, model, out=np.zeros(model.shape), where=self.cells).ravel()
         return np.divide(1, velocity, out=np.zeros(self.size), where=velocity > 0)
 
     def change(self, slowness: np.ndarray, model: np.ndarray, v: np.ndarray) -> np.ndarray:
         """That of nodes' slowness for a change v of cells' [grid.shape], at the slowness of both."""
-        return slowness**2 * (self.averages @ np.divide(v, model**2, out=np.zeros(model.shape), where=self.active).ravel())
+        return slowness**2 * (self.averages @ np.divide(v, model**2, out=np.zeros(model.shape), where=self.cells).ravel())
 
     def changes(self, slowness: np.ndarray, model: np.ndarray) -> scipy.sparse.csr_array:
         """`change` as a matrix [node, cell]."""
-        of_cells = np.divide(1, model**2, out=np.zeros(model.shape), where=self.active).ravel()
+        of_cells = np.divide(1, model**2, out=np.zeros(model.shape), where=self.cells).ravel()
         return scipy.sparse.csr_array(scipy.sparse.diags_array(slowness**2) @ self.averages @ scipy.sparse.diags_array(of_cells))
 
     def gradient(self, slowness: np.ndarray, model: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The adjoint of `change`: by cells' slowness [grid.shape] from that by nodes'."""
         found = (self.averages.T @ (slowness**2 * w)).reshape(model.shape)
-        return np.divide(found, model**2, out=np.zeros(model.shape), where=self.active)
+        return np.divide(found, model**2, out=np.zeros(model.shape), where=self.cells)
 
     def corners(self, name: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nodes [point, corner] around each point, and their weights in multilinear interpolation.
@@ -120,7 +131,7 @@ class Nodes:
         cells, found = np.zeros(points.shape, np.int64), np.zeros(len(points), bool)
         for upper in itertools.product((True, False), repeat=self.grid.ndim):  # a point on a face may take either cell
             trial = np.stack([self._cell(axis, column, up) for axis, column, up in zip(self.edges, points.T, upper, strict=True)], axis=1)
-            fits = self.active[tuple(trial.T // self.refinement)] & ~found
+            fits = self.fine[tuple(trial.T)] & ~found
             cells[fits], found = trial[fits], found | fits
         if not found.all():
             first = int(np.argmin(found))
