@@ -70,8 +70,8 @@ class _Buffer:
         """Rows to the last axis."""
         return -(-self.shape[-1] // self._row)
 
-    def add(self, gradient: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Add all of a gradient; whether it, and whether the sum is finite."""
+    def add(self, gradient: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+        """Add all of a gradient; whether the sum is finite."""
         over = self._rows * self._row - self.shape[-1]
         padded = tf.pad(tf.reshape(gradient, self.shape), [*[[0, 0]] * (len(self.shape) - 1), [0, over]]) if over else gradient
         given = tf.cast(tf.reshape(padded, self.total.shape), self.total.dtype)
@@ -84,14 +84,14 @@ class _Buffer:
             found = total + part
             self.lost.assign((found - total) - part)
         self.total.assign(found)
-        return _finite(given), _finite(found)
+        return _finite(found)
 
-    def scatter(self, rows: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Add to some rows [k], which may repeat, [k, entry]."""
+    def scatter(self, rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """Add to some rows [k], which may repeat, [k, entry]; whether their sums are finite."""
         values = tf.cast(values, self.total.dtype)
         if self.lost is None:
             self.total.scatter_add(tf.IndexedSlices(values, rows))
-            return _finite(values), _finite(tf.gather(self.total, rows))
+            return _finite(tf.gather(self.total, rows))
         rows, place = tf.unique(rows)
         values = tf.math.unsorted_segment_sum(values, place, tf.size(rows))
         total = tf.gather(self.total, rows)
@@ -99,7 +99,7 @@ class _Buffer:
         found = total + part
         self.lost.scatter_update(tf.IndexedSlices((found - total) - part, rows))
         self.total.scatter_update(tf.IndexedSlices(found, rows))
-        return _finite(values), _finite(found)
+        return _finite(found)
 
     def of_slices(self, slices: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
         """Rows and values of a gradient of some entries along the first axis."""
@@ -114,17 +114,17 @@ class _Buffer:
 
     def of_window(self, window: Window) -> tuple[tf.Tensor, tf.Tensor]:
         """Rows and values of the gradient of a block, which must lie inside."""
-        values, start = tf.convert_to_tensor(window.values), tf.cast(window.start, tf.int64)
-        width, row = values.shape[-1], self._row
-        first, many = start[-1] // row, (width + row - 2) // row + 1
-        lead = tf.cast(start[-1] - first * row, tf.int32)
-        around = tf.stack([lead, many * row - width - lead])
-        values = tf.pad(values, tf.concat([tf.zeros([len(self.shape) - 1, 2], tf.int32), around[tf.newaxis]], axis=0))
+        values, start, row = window.values, tf.cast(window.start, tf.int64), self._row
+        block = tf.shape(values, tf.int64)  # windows of many shapes share a function, in which these are not known
+        first, many = start[-1] // row, (block[-1] + row - 2) // row + 1
+        lead = start[-1] - first * row
+        around = tf.stack([lead, many * row - block[-1] - lead])
+        values = tf.pad(values, tf.concat([tf.zeros([len(self.shape) - 1, 2], tf.int64), around[tf.newaxis]], axis=0))
         at = tf.zeros([1], tf.int64)
         for axis, size in enumerate(self.shape[:-1]):
-            at = tf.reshape(at[:, tf.newaxis] * size + start[axis] + tf.range(values.shape[axis], dtype=tf.int64), [-1])
+            at = tf.reshape(at[:, tf.newaxis] * size + start[axis] + tf.range(block[axis]), [-1])
         # The last row may begin beyond the end of the axis: it holds zeros then, and goes to any row.
-        inside = tf.minimum(first + tf.range(many, dtype=tf.int64), self._rows - 1)
+        inside = tf.minimum(first + tf.range(many), self._rows - 1)
         return tf.reshape(at[:, tf.newaxis] * self._rows + inside, [-1]), tf.reshape(values, [-1, row])
 
     def value(self) -> tf.Tensor:
@@ -151,7 +151,7 @@ class GradientAccumulator:
     Args:
         variables: Float variables of known shapes.
         precision: Of the sums: "same" as the variables', "float64", or "kahan" (compensated: nearly twice the digits, twice the memory).
-        check: Refuse gradients and sums that are not finite, by their batch and variable; costs no further pass.
+        check: Refuse gradients and sums that are not finite, by their batch and variable; costs a pass over what was changed.
         jit_compile: Whether XLA compiles what is done to whole variables.
 
     Raises:
@@ -171,9 +171,9 @@ class GradientAccumulator:
         self._given, self._check, self._jit = tuple(variables), check, jit_compile
         self._buffers = [_Buffer.of(each, precision) for each in self.variables]
         self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._spoiled = tf.Variable(tf.zeros([len(self.variables), 2], tf.bool), trainable=False)  # of (gradients, sums)
+        self._spoiled = tf.Variable(tf.zeros([len(self.variables)], tf.bool), trainable=False)
         self._lock = threading.RLock()
-        self._merged = tf.function(self._merge, jit_compile=jit_compile)
+        self._merged, self._scattered = tf.function(self._merge, jit_compile=jit_compile), tf.function(self._merge)
 
     @property
     def count(self) -> int:
@@ -199,9 +199,9 @@ class GradientAccumulator:
             return
         with self._lock:
             self._refuse_spoiled()
-            whole = all(tf.is_tensor(each) and not isinstance(each, tf.IndexedSlices) for each in gradients)
-            (self._merged if whole else self._merge)(gradients)
-            self._verify(batch)
+            whole = not any(isinstance(each, tf.IndexedSlices | Window) for each in gradients)
+            (self._merged if whole else self._scattered)(gradients)
+            self._verify(batch, gradients)
 
     def fused(self, function: Callable[..., tuple[Sequence[Gradient], Any]]) -> Callable[..., Any]:
         """A function of batches that adds the gradients it computes as it computes them.
@@ -240,7 +240,7 @@ class GradientAccumulator:
                 found.append(buffer.add(gradient, first))
         self._count.assign_add(1)
         if self._check:
-            self._spoiled.assign(tf.logical_or(self._spoiled, tf.logical_not(tf.stack([tf.stack(pair) for pair in found]))))
+            self._spoiled.assign(tf.logical_or(self._spoiled, tf.logical_not(tf.stack(found))))
 
     # --------------------------------------------------------------------------------------------------------- results
 
@@ -251,7 +251,7 @@ class GradientAccumulator:
             ValueError: They are not finite.
         """
         with self._lock:
-            self._verify(None)
+            self._verify()
             return [buffer.value() if self.count else tf.zeros(buffer.shape, buffer.total.dtype) for buffer in self._buffers]
 
     def mean(self) -> list[tf.Tensor]:
@@ -276,7 +276,7 @@ class GradientAccumulator:
         """
         with self._lock:
             self._refuse_none()
-            self._verify(None)
+            self._verify()
             if not getattr(optimizer, "built", True):
                 optimizer.build(list(self._given))
             self._applied(optimizer)(tf.constant(self.count if mean else 1, tf.int64))
@@ -310,14 +310,14 @@ class GradientAccumulator:
         name, shape, dtype = f"gradient of {self._name(number)}", self._buffers[number].shape, self.variables[number].dtype
         if gradient is None:
             raise checks.invalid(name, None, "a tensor", "Does the loss depend on this variable?")
-        values = gradient.values if isinstance(gradient, tf.IndexedSlices | Window) else tf.convert_to_tensor(gradient)
+        values = tf.convert_to_tensor(gradient.values if isinstance(gradient, tf.IndexedSlices | Window) else gradient)
         if isinstance(gradient, Window):
-            values = tf.convert_to_tensor(values)
             self._inside(name, values.shape, gradient.start, shape)
-            gradient = Window(values, gradient.start)
+            gradient = Window(values, tf.convert_to_tensor(gradient.start, tf.int64))
         elif isinstance(gradient, tf.IndexedSlices):
             if tuple(values.shape[1:]) != shape[1:]:
                 raise checks.invalid(name, f"slices of shape {tuple(values.shape[1:])}", f"of {shape[1:]}")
+            gradient = tf.IndexedSlices(values, tf.convert_to_tensor(gradient.indices))
         else:
             gradient = values
             if tuple(values.shape) != tuple(self.variables[number].shape):
@@ -341,17 +341,18 @@ class GradientAccumulator:
         if self._check and np.any(self._spoiled.numpy()):
             raise checks.invalid("gradients", "that are not finite, from before", "reset", "Call reset(), and leave that batch out.")
 
-    def _verify(self, batch: Any) -> None:
-        if not self._check:
+    def _verify(self, batch: Any = None, gradients: Sequence[Gradient] | None = None) -> None:
+        """Raise if sums are not finite; where the gradients that were added last are at hand, it is told which of both is the reason."""
+        bad = np.flatnonzero(self._spoiled.numpy()) if self._check else np.empty(0)
+        if not bad.size:
             return
-        bad = np.argwhere(self._spoiled.numpy())
-        if bad.size:
-            number = int(bad[0, 0])
-            of = f"batch {self.count - 1 if batch is None else batch!r}"
-            spoiled = self._spoiled.numpy()[number]
-            given = f"that is not finite in {of}" if spoiled[0] else f"whose sum overflows in {of}"
-            advice = "The variables are as they were." + ("" if spoiled[0] else " Sum in float64, or scale the loss.")
-            raise checks.invalid(f"gradient of {self._name(number)}", given, "finite", advice)
+        number, of, whose = int(bad[0]), f"batch {self.count - 1 if batch is None else batch!r}", "that is not finite, or whose sum overflows,"
+        if gradients is not None:
+            given = gradients[number]
+            whole = bool(_finite(given.values if isinstance(given, tf.IndexedSlices | Window) else given))
+            whose = "whose sum overflows" if whole else "that is not finite"
+        advice = "The variables are as they were. Where sums overflow, sum in float64 or scale the loss."
+        raise checks.invalid(f"gradient of {self._name(number)}", f"{whose} in {of}", "finite", advice)
 
     def _name(self, number: int) -> str:
         return f"'{getattr(self._given[number], 'path', None) or self._given[number].name}'"

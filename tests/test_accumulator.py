@@ -124,7 +124,7 @@ def test_additions_in_a_function_of_the_users() -> None:
     assert made.count == 6
     np.testing.assert_allclose(made.sum()[0], np.sum(given, axis=0), rtol=1e-5, atol=1e-5)
     several(tf.where(tf.range(300) == 7, np.nan, given))
-    with pytest.raises(ValueError, match=r"Invalid 'gradient of 'v0:0'' that is not finite"):
+    with pytest.raises(ValueError, match=r"Invalid 'gradient of 'v0:0'' that is not finite, or whose sum overflows"):
         made.sum()
 
 
@@ -223,7 +223,7 @@ def test_a_gradient_that_is_not_finite_names_its_batch_and_leaves_the_model(way:
     made.add([np.ones((4, 6), np.float32), np.ones(300, np.float32)])
     wrong = np.ones(300, np.float32)
     wrong[17] = np.nan
-    with pytest.raises(ValueError, match=r"Invalid 'gradient of 'v1:0'' that is not finite in batch 'shots 3 to 5': must be finite. The variables"):
+    with pytest.raises(ValueError, match=r"Invalid 'gradient of 'v1:0'' that is not finite.* in batch 'shots 3 to 5': must be finite. The variables"):
         if way == "add":
             made.add([np.ones((4, 6), np.float32), wrong], batch="shots 3 to 5")
         elif way == "fused":
@@ -243,7 +243,9 @@ def test_a_gradient_that_is_not_finite_names_its_batch_and_leaves_the_model(way:
 def test_sums_that_overflow_are_told_apart() -> None:
     made = GradientAccumulator(variables([(5,)]))
     made.add([np.full(5, 3e38, np.float32)])
-    with pytest.raises(ValueError, match=r"whose sum overflows in batch 1: must be finite. The variables are as they were. Sum in float64"):
+    with pytest.raises(
+        ValueError, match=r"whose sum overflows in batch 1: must be finite. The variables are as they were. Where sums overflow, sum in float64"
+    ):
         made.add([np.full(5, 3e38, np.float32)])
     double = GradientAccumulator(variables([(5,)]), precision="float64")
     for _ in range(2):
