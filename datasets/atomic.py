@@ -1,12 +1,15 @@
 """Writing files so that a reader finds the whole old file or the whole new one, never a half."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from geoinv.operators import checks
+
+_TEMPORARY = re.compile(r"\..+-[0-9a-f]{12}(\.[^.]+)?")
 
 
 @contextmanager
@@ -36,6 +39,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove from a folder, and the folders in it, the temporary files that a killed process has left there."""
+    for path in Path(folder).rglob(".*"):
+        if path.is_file() and _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -109,6 +109,24 @@ def invert(
 
 
 @app.command()
+def resume(
+    directory: Annotated[Path, typer.Argument(help="Output directory of 'geoinv invert' that was stopped.", show_default=False)],
+    allow_different_bits: Annotated[
+        bool, typer.Option("--allow-different-bits", help="Go on with another processor or other versions than it was begun with.")
+    ] = False,
+) -> None:
+    """Go on with an inversion that was killed or interrupted; it ends as if it had not been."""
+    from rich.console import Console
+
+    from geoinv import resuming, rundir
+
+    summary = resuming.resume(directory, Console(), allow_different_bits=allow_different_bits)
+    print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
+    if summary["status"] == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
 def sensitivity(
     config: ConfigPath,
     model: Annotated[

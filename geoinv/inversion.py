@@ -7,13 +7,14 @@ than that is taken again with a warmer one. One iteration
 linearises the operator, solves the normal equations on the cells that are free to move by preconditioned conjugate gradients,
 with products of J and its transpose only, and projects the step onto the bounds (Nocedal & Wright 2006, sections 7.1 and 16.7).
 
-`iterate` is a generator of iterates, each a pure function of those before; `run` owns counting, stopping and interruption.
+`iterate` is a generator of iterates, each a pure function of those before; `run` owns counting, stopping and interruption, and goes on from
+a checkpoint.
 """
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -118,7 +119,10 @@ class Settings:
 @final
 @dataclass(frozen=True, eq=False)
 class Iterate:
-    """One model of the sequence, and how it came about. phi_d and chi2 are of this model; chi2 is never reweighted."""
+    """One model of the sequence, and how it came about. phi_d and chi2 are of this model; chi2 is never reweighted.
+
+    Those before a checkpoint that a run goes on from have no model and no data any more.
+    """
 
     iteration: int
     model: tf.Tensor
@@ -129,16 +133,26 @@ class Iterate:
     trade_off: float
     cg_iterations: int
     seconds: float
+    n_data: int
 
     @property
     def per_datum(self) -> float:
         """phi_d over the number of data, which is held against the target: chi2 for least squares, less with outliers for a robust misfit."""
-        return self.phi_d / int(tf.size(self.predicted))
+        return self.phi_d / self.n_data
 
     def record(self) -> dict[str, float]:
         """The numbers of a row of the history."""
-        names = ("iteration", "phi_d", "chi2", "phi_m", "trade_off", "cg_iterations", "seconds")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _RECORD}
+
+
+_RECORD = ("iteration", "phi_d", "chi2", "phi_m", "trade_off", "cg_iterations", "seconds")
+
+
+def taken_up(records: Sequence[Mapping[str, float]], model: np.ndarray, predicted: np.ndarray) -> list[Iterate]:
+    """The iterates of a run from their records, the last one with its model and data: what `run` goes on from."""
+    nothing, size = tf.zeros([0], tf.float64), int(np.size(predicted))
+    past = [Iterate(model=nothing, predicted=nothing, n_data=size, **{name: each[name] for name in _RECORD}) for each in records]  # type: ignore[arg-type]
+    return [*past[:-1], dataclasses.replace(past[-1], model=tf.constant(model), predicted=tf.constant(predicted))]
 
 
 @final
@@ -156,21 +170,26 @@ class Outcome:
         return self.iterates[-1]
 
 
-def run(problem: Problem, settings: Settings | None = None, report: Callable[[Iterate], None] = lambda _: None) -> Outcome:
+def run(
+    problem: Problem, settings: Settings | None = None, report: Callable[[Iterate], None] = lambda _: None, past: Sequence[Iterate] = ()
+) -> Outcome:  # fmt: skip
     """Invert until the target, stagnation, the iteration limit, or an interruption from the keyboard.
 
     Args:
         problem: What is inverted.
         settings: How.
         report: Called with each iterate.
+        past: Iterates to go on from (see `taken_up`); the report is not called with these.
 
     Raises:
         ValueError: The operator gave data that are not finite.
     """
     settings = settings or Settings()
-    history: list[Iterate] = []
+    history: list[Iterate] = list(past)
     try:
-        for iterate_ in iterate(problem, settings):
+        if history and (ended := _ended(history, settings, problem)):
+            return Outcome(*ended, tuple(history))
+        for iterate_ in iterate(problem, settings, past):
             history.append(iterate_)
             report(iterate_)
             ended = _ended(history, settings, problem)
@@ -183,12 +202,13 @@ def run(problem: Problem, settings: Settings | None = None, report: Callable[[It
     raise AssertionError("iterate never ends by itself")
 
 
-def iterate(problem: Problem, settings: Settings) -> Iterator[Iterate]:
-    """The endless sequence of iterates, from the start model on."""
-    began = time.perf_counter()
-    history = [_evaluated(problem, _tried(problem, problem.first), 0, 0.0, 0, began)]
-    yield history[-1]
-    trade_off = _first_trade_off(problem, settings)
+def iterate(problem: Problem, settings: Settings, past: Sequence[Iterate] = ()) -> Iterator[Iterate]:
+    """The endless sequence of iterates, from the start model on, or from those that were past already."""
+    began, history = time.perf_counter(), list(past)
+    if not history:
+        history = [_evaluated(problem, _tried(problem, problem.first), 0, 0.0, 0, began)]
+        yield history[-1]
+    trade_off = history[-1].trade_off or _first_trade_off(problem, settings)
     while True:
         began = time.perf_counter()
         last = history[-1]
@@ -262,7 +282,9 @@ def _evaluated(problem: Problem, tried: _Tried, iteration: int, trade_off: float
     if not (math.isfinite(tried.phi_d) and math.isfinite(chi2)):
         raise checks.invalid("predicted data", f"{chi2} (chi2) at iteration {iteration}", "finite", "Check the bounds and the uncertainties.")
     seconds = time.perf_counter() - began
-    return Iterate(iteration, tried.model, tried.predicted, tried.phi_d, chi2, tried.phi_m, trade_off, cg_iterations, seconds)
+    return Iterate(
+        iteration, tried.model, tried.predicted, tried.phi_d, chi2, tried.phi_m, trade_off, cg_iterations, seconds, int(tf.size(tried.predicted))
+    )
 
 
 def _landed(problem: Problem, last: Iterate, at: Linearization, trade_off: float, settings: Settings) -> tuple[_Tried, float, int]:

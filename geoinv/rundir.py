@@ -6,7 +6,8 @@
     wavelet.nc      source wavelets, of waveforms          rays.nc         ways of picks, of travel times
 
 Every file appears under its name only when it is whole, and `summary.json` last of the data; figures and report follow, and
-`geoinv report` draws them anew. A model.vtr, and model.msh with model.den, are written where they are asked for.
+`geoinv report` draws them anew. Checkpoints lie in `checkpoints` until a run has ended. A model.vtr, and model.msh with model.den, are
+written where they are asked for.
 """
 
 import csv
@@ -59,7 +60,9 @@ def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
     if directory.exists() and not directory.is_dir():
         raise checks.invalid("output", f"'{directory}'", "a directory", "It is a file.")
     if not overwrite and directory.is_dir() and any(directory.iterdir()):
-        raise checks.invalid("output", f"'{directory}'", "new or empty", "Give another --output, or --overwrite to replace its results.")
+        stopped = (directory / "checkpoints").is_dir()
+        advice = f"Go on with 'geoinv resume {directory}', or give" if stopped else "Give"
+        raise checks.invalid("output", f"'{directory}'", "new or empty", f"{advice} another --output, or --overwrite to replace its results.")
     existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
     try:
         tempfile.TemporaryFile(dir=existing).close()  # the only test that also holds on a read-only file system

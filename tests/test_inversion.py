@@ -239,7 +239,7 @@ def history_of(chi2: Callable[[float], float], trade_offs: list[float]) -> list[
     """A history whose misfit answers to the trade-off parameter by a law; iterate 0 is the start model."""
     nothing, data = tf.zeros(0, tf.float64), tf.zeros([20, 1], tf.float64)
     laws = [(0, 0.0, 1e4), *((i + 1, beta, chi2(beta)) for i, beta in enumerate(trade_offs))]
-    return [Iterate(i, nothing, data, 20 * value, value, 0.0, beta, 1, 0.0) for i, beta, value in laws]
+    return [Iterate(i, nothing, data, 20 * value, value, 0.0, beta, 1, 0.0, 20) for i, beta, value in laws]
 
 
 def test_cooling_divides_by_the_factor_far_from_the_target() -> None:

@@ -11,7 +11,8 @@ from geoinv.datasets import trend
 from geoinv.datasets.files import sha256
 
 from .. import rundir
-from ..console import COLUMNS, IterationTable, progress
+from ..console import progress
+from ..resuming import finish, run
 from .config import GravityConfig
 from .inputs import Inputs, describe, load
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from geoinv.operators.forward import ForwardOperator
 
+    from ..checkpoints import Checkpoint
     from ..inversion import Outcome, Problem
 
 MGAL = 1e5  # mGal in one m/s2
@@ -39,7 +41,13 @@ def check(config: GravityConfig) -> list[str]:
 
 
 def invert(
-    config: GravityConfig, output: Path, *, overwrite: bool = False, console: "Console", true_density: np.ndarray | None = None
+    config: GravityConfig,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    console: "Console",
+    true_density: np.ndarray | None = None,
+    checkpoint: "Checkpoint | None" = None,
 ) -> dict[str, Any]:
     """Invert a survey and write the results.
 
@@ -49,6 +57,7 @@ def invert(
         overwrite: Replace the results of an earlier run.
         console: Where progress is shown.
         true_density: The known model of a synthetic survey, kg/m3 on the grid, to be compared in the report.
+        checkpoint: Of a run of this config that was stopped, to go on from.
 
     Returns:
         The summary, as written to summary.json.
@@ -63,7 +72,7 @@ def invert(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     operator = build_operator(config, inputs, console)
     problem = build_problem(config, inputs, operator, console)
-    outcome = _run(config, problem, console)
+    outcome = run(config, problem, output, _files(config), console, checkpoint)
     predicted = operator.forward(outcome.last.model).numpy()
     summary = _summary(config, inputs, outcome, predicted, time.perf_counter() - began)
     model, data = _results(config, inputs, outcome, predicted, true_density)
@@ -74,6 +83,7 @@ def invert(
         from ..report import write
 
         write(output)
+    finish(output, outcome)
     return summary
 
 
@@ -137,13 +147,6 @@ def build_problem(config: GravityConfig, inputs: Inputs, operator: "ForwardOpera
         upper=np.pad(inputs.upper, (0, extra), constant_values=np.inf),
         preconditioner=diagonal,
     )
-
-
-def _run(config: GravityConfig, problem: "Problem", console: "Console") -> "Outcome":
-    from ..inversion import Settings, run
-
-    with IterationTable(console, COLUMNS["gravity"]) as table:
-        return run(problem, Settings.of(config.inversion, config.seed), lambda iterate: table.add(iterate.record()))
 
 
 def _summary(config: GravityConfig, inputs: Inputs, outcome: "Outcome", predicted: np.ndarray, seconds: float) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from geoinv.datasets import line
 from geoinv.datasets.files import sha256
 
 from .. import rundir
-from ..console import COLUMNS, IterationTable, progress
+from ..console import progress
+from ..resuming import finish, run
 from .config import TravelTimeConfig
 from .inputs import Inputs, describe, load
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from geoinv.operators.forward import ForwardOperator
     from geoinv.operators.seismic import Eikonal
 
+    from ..checkpoints import Checkpoint
     from ..inversion import Outcome, Problem
 
 # A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
@@ -71,7 +73,13 @@ def check_lines(inputs: Inputs) -> list[str]:
 
 
 def invert(
-    config: TravelTimeConfig, output: Path, *, overwrite: bool = False, console: "Console", true_velocity: np.ndarray | None = None
+    config: TravelTimeConfig,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    console: "Console",
+    true_velocity: np.ndarray | None = None,
+    checkpoint: "Checkpoint | None" = None,
 ) -> dict[str, Any]:
     """Invert first arrivals and write the results.
 
@@ -81,6 +89,7 @@ def invert(
         overwrite: Replace the results of an earlier run.
         console: Where progress is shown.
         true_velocity: The known model of a synthetic survey, m/s on the grid, to be compared in the report.
+        checkpoint: Of a run of this config that was stopped, to go on from.
 
     Returns:
         The summary, as written to summary.json.
@@ -93,7 +102,7 @@ def invert(
     inputs = load(config)
     for text in check_lines(inputs):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    outcome = _run(config, build_problem(config, inputs), console)
+    outcome = run(config, build_problem(config, inputs), output, _files(config), console, checkpoint)
     with progress(console, "times and ways of all picks"):
         velocity = velocity_of(config, inputs, outcome.last.model.numpy())
         model, predicted, ways = _results(config, inputs, velocity, true_velocity)
@@ -109,6 +118,7 @@ def invert(
         from ..report import write
 
         write(output)
+    finish(output, outcome)
     return summary
 
 
@@ -166,13 +176,6 @@ def velocity_of(config: TravelTimeConfig, inputs: Inputs, model: np.ndarray) -> 
     found = np.full(inputs.grid.shape, np.nan)
     found[inputs.active] = PARAMETERS[config.regularization.parameter].velocity(model)
     return found
-
-
-def _run(config: TravelTimeConfig, problem: "Problem", console: "Console") -> "Outcome":
-    from ..inversion import Settings, run
-
-    with IterationTable(console, COLUMNS["traveltime"]) as table:
-        return run(problem, Settings.of(config.inversion, config.seed), lambda iterate: table.add(iterate.record()))
 
 
 def _results(
@@ -259,6 +262,11 @@ def _summary(config: TravelTimeConfig, inputs: Inputs, outcome: "Outcome", predi
         "n_moved": int(np.count_nonzero(inputs.survey["moved"].values)),
         "versions": rundir.versions(),
         "seeds": {"seed": config.seed},
-        "sha256": {path: sha256(path) for path in (config.data.file, config.topography.file, config.start.file) if path},
+        "sha256": {path: sha256(path) for path in _files(config)},
         "warnings": list(inputs.warnings),
     }
+
+
+def _files(config: TravelTimeConfig) -> list[str]:
+    """The files that the result depends on."""
+    return [path for path in (config.data.file, config.topography.file, config.start.file) if path]

@@ -1,0 +1,101 @@
+"""Gauss-Newton runs of a config that keep checkpoints, and going on with one that was killed or interrupted."""
+
+import importlib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoinv.datasets.files import sha256
+from geoinv.operators import checks
+
+from . import checkpoints
+from .checkpoints import Checkpoint
+from .config import dump_toml, parse
+from .console import COLUMNS, IterationTable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .config import Config
+    from .inversion import Iterate, Outcome, Problem
+
+#: Kinds whose jobs keep checkpoints.
+RESUMED = ("gravity", "traveltime")
+
+
+def run(
+    config: "Config", problem: "Problem", output: Path, files: Sequence[str], console: "Console", checkpoint: Checkpoint | None = None
+) -> "Outcome":  # fmt: skip
+    """Invert with a table of iterations, and a checkpoint in the output directory after each.
+
+    Args:
+        config: With [inversion] as `config.GaussNewton`.
+        problem: What is inverted.
+        output: The run's directory.
+        files: What its result depends on.
+        console: Where the table is shown.
+        checkpoint: To go on from.
+    """
+    from .inversion import Settings, run, taken_up
+
+    about = {
+        "kind": config.kind,
+        "config": dump_toml(config),
+        "machine": checkpoints.machine(),
+        "files": {path: sha256(path) for path in files},
+    }
+    records: list[dict[str, Any]] = [] if checkpoint is None else list(checkpoint.about["records"])
+    past = [] if checkpoint is None else taken_up(records, checkpoint.arrays["model"], checkpoint.arrays["predicted"])
+
+    def report(iterate: "Iterate") -> None:
+        table.add(iterate.record())
+        records.append(iterate.record())
+        arrays = {"model": np.asarray(iterate.model), "predicted": np.asarray(iterate.predicted)}
+        checkpoints.save(output / checkpoints.FOLDER, iterate.iteration, arrays, {**about, "records": records})
+
+    if checkpoint is None:
+        checkpoints.remove(output)  # those of another run that is being replaced
+    with IterationTable(console, COLUMNS[config.kind]) as table:
+        for record in records:
+            table.add(record)
+        return run(problem, Settings.of(config.inversion, config.seed), report, past)  # type: ignore[attr-defined]
+
+
+def finish(output: Path, outcome: "Outcome") -> None:
+    """Remove the checkpoints of a run that has nothing left to do, once its results are written."""
+    if outcome.status != "interrupted":
+        checkpoints.remove(output)
+
+
+def resume(directory: Path, console: "Console", *, allow_different_bits: bool = False) -> dict[str, Any]:
+    """Go on with a run where its last checkpoint was made; it ends with the same bits as if it had not been stopped.
+
+    Args:
+        directory: Output of 'geoinv invert'.
+        console: Where progress is shown.
+        allow_different_bits: On another processor or with other versions too.
+
+    Returns:
+        The summary of the run.
+
+    Raises:
+        ValueError: Nothing to go on with, files that have changed, or another machine.
+    """
+    if not (directory / checkpoints.FOLDER).is_dir():
+        ended = (directory / "summary.json").is_file()
+        given = f"'{directory}', a run that has ended" if ended else f"'{directory}'"
+        advice = "Its results are there: there is nothing to go on with." if ended else "It has no checkpoints."
+        raise checks.invalid("directory", given, "the output of an inversion that was stopped", advice)
+    checkpoint = checkpoints.latest(directory / checkpoints.FOLDER)
+    if not allow_different_bits:
+        advice = "Give --allow-different-bits to go on all the same."
+        checkpoints.check_same(checkpoint, "machine", checkpoints.machine(), advice)
+    files = {path: sha256(path) if Path(path).is_file() else "missing" for path in checkpoint.about["files"]}
+    checkpoints.check_same(checkpoint, "files", files, "What was inverted so far is not these data: begin anew.")
+    config = parse(tomllib.loads(checkpoint.about["config"]))
+    console.print(f"going on after iteration {checkpoint.number} ({checkpoint.path.name})", highlight=False)
+    job = importlib.import_module(f"geoinv.{config.kind}.job")
+    return job.invert(config, directory, overwrite=True, console=console, checkpoint=checkpoint)

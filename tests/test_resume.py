@@ -1,0 +1,247 @@
+"""Checkpoints, and runs that are killed at any instant and go on to the same bits."""
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from geoinv import checkpoints, resuming, rundir
+from geoinv.config import parse
+from geoinv.datasets import atomic, netcdf, synthetic, synthetic_picks
+from geoinv.gravity import job as gravity_job
+from geoinv.traveltime import job as traveltime_job
+
+QUIET = Console(file=io.StringIO())
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gravity": {
+        "data": {"file": "stations.nc"},
+        "grid": {"spacing": [100.0, 200.0, 200.0], "depth": 400.0, "margin": 200.0},
+        "inversion": {"max_iterations": 12, "target_chi2": 1e-3, "stagnation": 0.0, "holdout": 0.1},
+        "bounds": {"lower": -100.0, "upper": 350.0},
+    },
+    "traveltime": {
+        "kind": "traveltime",
+        "data": {"file": "picks.nc"},
+        "inversion": {"max_iterations": 15, "target_chi2": 1e-3, "stagnation": 0.0, "holdout": 0.1},
+    },
+}
+JOBS = {"gravity": gravity_job, "traveltime": traveltime_job}
+
+
+@pytest.fixture(autouse=True)
+def _coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoinv.report.DPI", 30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Surveys, a config for each kind, and what uninterrupted runs of them come to."""
+    made = tmp_path_factory.mktemp("resume")
+    example = synthetic.gravity(seed=3, shape=(5, 8, 8), spacing=(100.0, 150.0, 150.0), stations=(6, 6), noise=3e-7)
+    netcdf.write(made / "stations.nc", example.survey)
+    netcdf.write(made / "picks.nc", synthetic_picks.refraction(seed=1, receiver_count=20, spacing=3.0, shot_count=5).survey)
+    for kind, options in CONFIGS.items():
+        config = parse(options, folder=made)
+        (made / f"{kind}.toml").write_text(resuming.dump_toml(config), encoding="utf-8")
+        JOBS[kind].invert(config, made / f"{kind}-whole", console=QUIET)  # type: ignore[attr-defined]
+    return made
+
+
+def same(one: Path, other: Path) -> None:
+    """Models, predictions and histories of two runs, bit for bit, but for the seconds."""
+    first, second = rundir.read(one), rundir.read(other)
+    for a, b in ((first.model, second.model), (first.predicted, second.predicted)):
+        for name in a.variables:
+            np.testing.assert_array_equal(a[name].values, b[name].values)
+    assert [{**each, "seconds": 0} for each in first.history] == [{**each, "seconds": 0} for each in second.history]
+    assert first.summary["status"] == second.summary["status"]
+
+
+def no_remains(run: Path) -> None:
+    assert not (run / "checkpoints").exists() and not [path for path in run.rglob(".*") if path.is_file()]
+
+
+def killed(folder: Path, command: list[str], output: Path, after: int, delay: float) -> bool:
+    """Whether a process was killed, once so many checkpoints have been made and some seconds later, before it ended."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    own = [sys.executable, "-m", "geoinv.cli", *command]
+    process = subprocess.Popen(own, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None:
+        made = sorted((output / "checkpoints").glob("[0-9]*.checkpoint"))
+        if made and int(made[-1].stem) >= after:
+            time.sleep(delay)
+            break
+        time.sleep(0.002)
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def check_kills(folder: Path, kind: str, kills: int, seed: int) -> None:
+    random, output, done = np.random.default_rng(seed), folder / f"{kind}-killed-{seed}", 0
+    command = ["invert", f"{kind}.toml", "--output", str(output)]
+    while done < kills:
+        reached = max((int(path.stem) for path in (output / "checkpoints").glob("[0-9]*.checkpoint")), default=-1)
+        if not killed(folder, command, output, reached + int(random.integers(1, 4)), float(random.uniform(0, 0.15))):
+            break
+        done += 1
+        command = ["resume", str(output)]
+    assert done, "killed once at least"
+    if not (output / "summary.json").exists() or (output / "checkpoints").exists():
+        resuming.resume(output, QUIET)
+    same(output, folder / f"{kind}-whole")
+    no_remains(output)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("gravity", marks=pytest.mark.slow), "traveltime"])
+def test_a_killed_run_goes_on_to_the_same_bits(folder: Path, kind: str) -> None:
+    check_kills(folder, kind, 1, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_runs_killed_again_and_again(folder: Path, kind: str, seed: int) -> None:
+    check_kills(folder, kind, 4, seed)
+
+
+@pytest.mark.parametrize("kind", ["gravity", pytest.param("traveltime", marks=pytest.mark.slow)])
+def test_an_interrupted_run_goes_on(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C keeps results and checkpoints."""
+    output, save = folder / f"{kind}-interrupted", checkpoints.save
+
+    def interrupting(where: Any, number: int, *rest: Any) -> Path:
+        found = save(where, number, *rest)
+        if number == 4:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", interrupting)
+        summary = JOBS[kind].invert(parse(CONFIGS[kind], folder=folder), output, console=QUIET)  # type: ignore[attr-defined]
+    assert summary["status"] == "interrupted" and summary["iterations"] == 4 and (output / "report.html").is_file()
+    resuming.resume(output, QUIET)
+    same(output, folder / f"{kind}-whole")
+    no_remains(output)
+
+
+def stopped(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose disk is full after some checkpoints."""
+    output, replace = folder / name, os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith("000005.checkpoint"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            traveltime_job.invert(parse(CONFIGS["traveltime"], folder=folder), output, console=QUIET)  # type: ignore[arg-type]
+    return output
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = stopped(folder, "full", monkeypatch)
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == [f"00000{number}.checkpoint" for number in (2, 3, 4)]
+    resuming.resume(output, QUIET)
+    same(output, folder / "traveltime-whole")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = stopped(folder, "damaged", monkeypatch)
+    newest = output / "checkpoints" / "000004.checkpoint"
+    content = bytearray(newest.read_bytes())
+    content[-100] ^= 1
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match="'000004.checkpoint': must be whole. It is damaged. The one before is taken"):
+        resuming.resume(output, QUIET)
+    same(output, folder / "traveltime-whole")
+
+
+def change_machine(about: dict[str, Any]) -> None:
+    about["machine"]["tensorflow"] = "1.0"
+
+
+def change_file(about: dict[str, Any]) -> None:
+    about["files"] = dict.fromkeys(about["files"], "another")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (change_machine, r"Invalid 'checkpoint's machine' another in tensorflow \(1.0 then, .* now\): must be the same. Give --allow-different-bits"),
+        (change_file, r"Invalid 'checkpoint's files' another in .*picks.nc \(another then, .*\): must be the same. What was inverted so far"),
+    ],
+)
+def test_another_machine_and_other_data_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None], says: str
+) -> None:
+    output = stopped(folder, change.__name__, monkeypatch)
+    newest = checkpoints.latest(output / "checkpoints")
+    about = json.loads(json.dumps(newest.about))
+    change(about)
+    checkpoints.save(output / "checkpoints", newest.number, newest.arrays, about)
+    with pytest.raises(ValueError, match=says):
+        resuming.resume(output, QUIET)
+    if change is change_machine:
+        resuming.resume(output, QUIET, allow_different_bits=True)
+        same(output, folder / "traveltime-whole")
+
+
+def test_what_cannot_go_on_says_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="traveltime-whole', a run that has ended: must be the output of an inversion that was stopped"):
+        resuming.resume(folder / "traveltime-whole", QUIET)
+    with pytest.raises(ValueError, match=r"must be the output of an inversion that was stopped. It has no checkpoints"):
+        resuming.resume(tmp_path, QUIET)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="It has no checkpoint that is whole"):
+        resuming.resume(tmp_path, QUIET)
+    with pytest.raises(ValueError, match=r"Invalid 'output' .*: must be new or empty. Go on with 'geoinv resume .*', or give another --output"):
+        rundir.prepare(tmp_path)
+
+
+def test_the_command_line_refuses_in_one_line(folder: Path, command_line: Callable[..., tuple[int, list[str], list[str]]]) -> None:
+    code, _, errors = command_line("resume", str(folder / "gravity-whole"))
+    assert code == 2 and len(errors) == 1 and errors[0].startswith("error: Invalid 'directory'")
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_checkpoint_reads_back_and_the_last_three_are_kept(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(6):
+        checkpoints.save(tmp_path / "some", number, {"model": random.normal(size=(3, number + 1))}, {"number": number, "text": "Königsee"})
+    assert [path.name for path in sorted((tmp_path / "some").iterdir())] == [f"00000{number}.checkpoint" for number in (3, 4, 5)]
+    found = checkpoints.latest(tmp_path / "some")
+    assert found.number == 5 and found.about == {"number": 5, "text": "Königsee"} and found.arrays["model"].shape == (3, 6)
+    checkpoints.save(tmp_path / "some", 1, {}, {})
+    assert [path.name for path in (tmp_path / "some").iterdir()] == ["000001.checkpoint"], "those of an older run that went further are gone"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"{}\nrest", b'{"sha256": 1, "bytes": 2, "format": 1}\nxx', b"\x80\x81\n"])
+def test_files_that_are_none_are_damaged(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "000001.checkpoint").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"Invalid 'checkpoint' '000001.checkpoint': must be whole"):
+        checkpoints.read(tmp_path / "000001.checkpoint")
+
+
+def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in (".model-0123456789ab.nc", "sub/.000001-fedcba987654.checkpoint", ".hidden", "model.nc", "sub/.keep-me"):
+        (tmp_path / name).write_text("x")
+    atomic.sweep(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [".hidden", "model.nc", "sub/.keep-me"]
