@@ -17,7 +17,7 @@ from geoinv import report, rundir
 from geoinv.config import load, parse
 from geoinv.datasets import netcdf, pick_table, picks, sgt, synthetic_picks
 from geoinv.operators import Eikonal, Grid
-from geoinv.traveltime import inputs, job
+from geoinv.traveltime import coverage, inputs, job
 from geoinv.traveltime import sensitivity as traveltime_sensitivity
 
 QUIET = Console(file=io.StringIO())
@@ -73,7 +73,7 @@ def test_the_rock_is_found_below_the_weathered_layer(done: tuple[dict[str, Any],
     summary, run = done
     assert summary["velocity_error"] < 0.75 * summary["velocity_error_start"]
     velocity, truth = (run.model[name].values for name in ("velocity", "true_velocity"))
-    seen = job.seen(run.model)
+    seen = coverage.seen(run.model)
     rock = truth == synthetic_picks.ROCK
     assert np.median(velocity[seen & ~rock]) < 800 and 2000 < np.median(velocity[seen & rock]) < 3500
     assert np.all(np.isnan(velocity) == np.isnan(truth))
@@ -119,7 +119,7 @@ def test_coverage_is_the_length_of_all_ways(done: tuple[dict[str, Any], rundir.R
 def test_options_that_find_the_rock_too(folder: Path, sections: dict[str, Any], request: pytest.FixtureRequest) -> None:
     summary, run = invert(folder, f"options-{request.node.callspec.id}", **sections)
     assert summary["status"] == "converged" and summary["chi2"] < 1.3
-    seen, rock = job.seen(run.model), run.model["true_velocity"].values == synthetic_picks.ROCK
+    seen, rock = coverage.seen(run.model), run.model["true_velocity"].values == synthetic_picks.ROCK
     assert np.median(run.model["velocity"].values[seen & ~rock]) < 800 and 2000 < np.median(run.model["velocity"].values[seen & rock]) < 3500
     velocity = run.model["velocity"].values[np.isfinite(run.model["velocity"].values)]
     bounds = sections.get("bounds", {"lower": 100.0, "upper": 8000.0})

@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon
 from geoinv.operators.grid import Grid
 
 from ..figures import DIVERGING, FIELD, colourbar, length_unit, thin_ticks
-from .job import seen
+from .coverage import seen
 
 if TYPE_CHECKING:
     import xarray

@@ -15,6 +15,7 @@ from .. import rundir
 from ..console import progress
 from ..resuming import finish, run
 from .config import TravelTimeConfig
+from .coverage import errors
 from .inputs import Inputs, describe, load
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 #: Slope of the ground beyond which the steps of whole cells hurt times more than twice as many nodes along each axis cost.
 STEEP = 0.4
-#: Coverage, over its largest, below which hardly a wave passes through a cell.
-PALE = 0.01
 #: Points of a way that are kept for the figures.
 POINTS = 60
 
@@ -210,21 +209,6 @@ def _results(
     flags[inputs.held] = 1
     predicted = inputs.survey.assign(predicted=("pick", at.data.numpy(), {"units": "s"}), holdout=("pick", flags))
     return model, predicted, _ways(inputs, fitted.rays(slowness))
-
-
-def seen(model: "xarray.Dataset") -> np.ndarray:
-    """The cells that waves pass through [grid]: those of a hundredth of the largest coverage or more."""
-    coverage = np.nan_to_num(model["coverage"].values)
-    return np.asarray(coverage > PALE * coverage.max())
-
-
-def errors(model: "xarray.Dataset") -> dict[str, float]:
-    """Relative rms errors of the velocity where waves pass, at the start and in the result, if the truth is known."""
-    if "true_velocity" not in model:
-        return {}
-    truth, cells = model["true_velocity"].values, seen(model)
-    named = {"velocity_error_start": "start_velocity", "velocity_error": "velocity"}
-    return {key: float(np.sqrt(np.mean((model[name].values[cells] / truth[cells] - 1) ** 2))) for key, name in named.items()}
 
 
 def _ways(inputs: Inputs, rays: list[np.ndarray]) -> "xarray.Dataset":

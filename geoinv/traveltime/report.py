@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .. import page, rundir
 from ..figures import CONVERGENCE, convergence
 from . import figures
-from .job import errors
+from .coverage import errors
 
 if TYPE_CHECKING:
     import xarray
