@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from .config import Config
     from .inversion import Iterate, Outcome, Problem
 
-#: Kinds whose jobs keep checkpoints.
-RESUMED = ("gravity", "traveltime")
-
 
 def run(
     config: "Config", problem: "Problem", output: Path, files: Sequence[str], console: "Console", checkpoint: Checkpoint | None = None
