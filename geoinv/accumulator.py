@@ -173,6 +173,7 @@ class GradientAccumulator:
         self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._spoiled = tf.Variable(tf.zeros([len(self.variables)], tf.bool), trainable=False)
         self._lock = threading.RLock()
+        self._programs: dict[Any, Any] = {}
         self._merged, self._scattered = tf.function(self._merge, jit_compile=jit_compile), tf.function(self._merge)
 
     @property
@@ -282,15 +283,18 @@ class GradientAccumulator:
             self._applied(optimizer)(tf.constant(self.count if mean else 1, tf.int64))
             self.reset()
 
-    @functools.cache  # noqa: B019 - an accumulator is used with few optimisers, and lives as long as they do
     def _applied(self, optimizer: Any) -> Any:
-        def change(count: tf.Tensor) -> None:
-            sums = [buffer.value() for buffer in self._buffers]
-            means = [tf.cast(each / tf.cast(count, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
-            shaped = [tf.reshape(each, variable.shape) for each, variable in zip(means, self.variables, strict=True)]
-            optimizer.apply_gradients(list(zip(shaped, self._given, strict=True)))
+        """What lets an optimiser change the variables; one program for each optimiser."""
+        if optimizer not in self._programs:
 
-        return tf.function(change, jit_compile=self._jit)
+            def change(count: tf.Tensor) -> None:
+                sums = [buffer.value() for buffer in self._buffers]
+                means = [tf.cast(each / tf.cast(count, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
+                shaped = [tf.reshape(each, variable.shape) for each, variable in zip(means, self.variables, strict=True)]
+                optimizer.apply_gradients(list(zip(shaped, self._given, strict=True)))
+
+            self._programs[optimizer] = tf.function(change, jit_compile=self._jit)
+        return self._programs[optimizer]
 
     def reset(self) -> None:
         """Begin anew."""

@@ -110,6 +110,11 @@ class Grid:
         """The grid without its padding."""
         return Grid(tuple(axis[part.start : part.stop + 1] for axis, part in zip(self.edges, self.core, strict=True)))
 
+    def like(self, other: "Grid") -> bool:
+        """Whether another grid has these cells, to a thousandth of the smallest."""
+        pairs = zip(self.edges, other.edges, self.widths, strict=False)
+        return self.shape == other.shape and all(float(np.abs(a - b).max()) <= 1e-3 * float(widths.min()) for a, b, widths in pairs)
+
     def pad(self, cells: int | Sequence[tuple[int, int]], *, ratio: float = 1.4) -> "Grid":
         """The same grid surrounded by cells that grow outwards by `ratio`, each starting from the outermost cell's size.
 

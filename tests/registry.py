@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from geoinv.maps import ActiveCells, WithTrend
 from geoinv.maps import Exponential as Positive
+from geoinv.operators import checks
 from geoinv.operators.forward import Chain, ForwardOperator, Linearization, Stack, Sum
 from geoinv.operators.gravity.poisson import GravityPoisson
 from geoinv.operators.gravity.prism import GravityPrism
@@ -102,7 +103,7 @@ class Product(ForwardOperator):
         )  # fmt: skip
 
     def subset(self, units: Any) -> ForwardOperator:
-        raise NotImplementedError
+        raise checks.invalid("subset", "of a model map", "taken of the physics")
 
 
 def of_dense(matrix: np.ndarray, dtype: tf.DType) -> SparseOperator:
@@ -147,7 +148,7 @@ class Flatten(ForwardOperator):
         )  # fmt: skip
 
     def subset(self, units: Any) -> ForwardOperator:
-        raise NotImplementedError
+        raise checks.invalid("subset", "of a model map", "taken of the physics")
 
 
 GRID = Grid.uniform((6, 8, 8), (50.0, 100.0, 100.0))
@@ -190,7 +191,7 @@ class Velocity(ForwardOperator):
         return Linearization(self.model_spec, self.data_spec, self.forward(model), lambda v: {"velocity": 100.0 * v}, lambda w: 100.0 * w["velocity"])
 
     def subset(self, units: Any) -> ForwardOperator:
-        raise NotImplementedError
+        raise checks.invalid("subset", "of a model map", "taken of the physics")
 
 
 @functools.cache
@@ -237,7 +238,7 @@ class Slowness(ForwardOperator):
         )  # fmt: skip
 
     def subset(self, units: Any) -> ForwardOperator:
-        raise NotImplementedError
+        raise checks.invalid("subset", "of a model map", "taken of the physics")
 
 
 def travel_times() -> ForwardOperator:

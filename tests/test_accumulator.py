@@ -1,6 +1,8 @@
 """Sums of gradients in place, against sums of arrays in double precision."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -251,6 +253,17 @@ def test_sums_that_overflow_are_told_apart() -> None:
     for _ in range(2):
         double.add([np.full(5, 3e38, np.float32)])
     assert np.all(double.sum()[0] > 5e38)
+
+
+def test_an_accumulator_is_freed_with_its_buffers() -> None:
+    """What it has compiled for its optimisers holds it, and nothing else does."""
+    made = GradientAccumulator(variables([(300,)]))
+    made.add([np.ones(300, np.float32)])
+    made.apply(keras.optimizers.SGD(0.1))
+    kept = weakref.ref(made)
+    del made
+    gc.collect()
+    assert kept() is None
 
 
 def test_nothing_is_applied_before_anything_was_added() -> None:

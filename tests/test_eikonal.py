@@ -105,6 +105,7 @@ def test_the_derivative_is_that_of_what_was_solved(order: int, refinement: int) 
     for shot in range(3):
         matrix, right, picks = operator.triangle(model, shot)
         assert scipy.sparse.triu(matrix, 1).nnz == 0 and np.all(matrix.diagonal() == 1)
+        assert abs(operator.triangular_matrix(model, shot).to_scipy() - matrix).max() == 0
         of_shot = operator.shots == shot
         np.testing.assert_allclose((picks @ spsolve_triangular(matrix, right @ v.ravel()))[...], at.jvp(v).numpy()[of_shot], rtol=1e-10)
         w = np.where(of_shot, RANDOM.normal(size=60), 0)

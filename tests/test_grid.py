@@ -75,3 +75,10 @@ def test_layers_are_counted_without_making_them(growth: float, uniform: float) -
     widths = np.diff(edges)[::-1]
     np.testing.assert_allclose(widths[: int(min(uniform, 100.0) / 2.5)], 2.5)
     np.testing.assert_allclose((widths[1:] / widths[:-1])[int(uniform / 2.5) :], growth)
+
+
+def test_grids_are_alike_to_a_thousandth_of_a_cell() -> None:
+    grid = Grid((np.array([0.0, 1.0, 3.0]), np.array([0.0, 4.0, 8.0, 12.0])))
+    assert grid.like(Grid((grid.edges[0] + 9e-4, grid.edges[1] - 3e-3)))
+    assert not grid.like(Grid((grid.edges[0] + 2e-3, grid.edges[1])))
+    assert not grid.like(Grid((grid.edges[0], grid.edges[1][:-1]))) and not grid.like(Grid((*grid.edges, grid.edges[1])))

@@ -2,8 +2,7 @@
 
 import io
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,10 +226,18 @@ def test_sensitivity_refuses_a_model_of_another_line(folder: Path, done: tuple[d
         traveltime_sensitivity.target(settings(folder, data={"file": "oblique.nc"}), done[1], QUIET)
 
 
-def test_the_command_line(folder: Path, tmp_path: Path, done: tuple[dict[str, Any], rundir.Run]) -> None:
+def test_the_command_line(
+    folder: Path,
+    tmp_path: Path,
+    done: tuple[dict[str, Any], rundir.Run],
+    monkeypatch: pytest.MonkeyPatch,
+    command_line: Callable[..., tuple[int, list[str], list[str]]],
+) -> None:
     shutil.copy(folder / "picks.nc", tmp_path)
     (tmp_path / "line.toml").write_text('kind = "traveltime"\nseed = 3\n[data]\nfile = "picks.nc"\n[inversion]\nholdout = 0.1\n', encoding="utf-8")
-    ran = subprocess.run([sys.executable, "-m", "geoinv.cli", "invert", "line.toml"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "Converged after" in ran.stdout and load(tmp_path / "line-output" / "config.toml").kind == "traveltime"
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command_line("invert", "line.toml")
+    assert code == 0 and any("Converged after" in text for text in out)
+    assert load(tmp_path / "line-output" / "config.toml").kind == "traveltime"
     model = netcdf.read(tmp_path / "line-output" / "model.nc")
     xarray.testing.assert_identical(model["velocity"], done[1].model["velocity"])

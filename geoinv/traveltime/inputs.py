@@ -230,11 +230,7 @@ def _start(config: TravelTimeConfig, grid: Grid, ground: Ground) -> np.ndarray:
     if "velocity" not in data or set(data["velocity"].dims) != set(grid.dims):
         raise checks.invalid("start.file", f"'{options.file}'", f"a model with 'velocity' over {', '.join(grid.dims)}")
     checks.in_unit("velocity", data["velocity"].attrs, "m/s")
-    own = Grid.from_xarray(data["velocity"])
-    alike = own.shape == grid.shape and all(
-        np.abs(a - b).max() <= 1e-3 * widths.min() for a, b, widths in zip(own.edges, grid.edges, grid.widths, strict=True)
-    )
-    if not alike:
+    if not grid.like(Grid.from_xarray(data["velocity"])):
         advice = f"They are {' x '.join(map(str, grid.shape))} up to {grid.edges[0][-1]:g} m, from {grid.edges[1][0]:g} m on."
         raise checks.invalid("start.file", f"'{options.file}' on other cells", "on those of [grid]", advice)
     return np.asarray(data["velocity"].transpose(*grid.dims).values, float)

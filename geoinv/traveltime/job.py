@@ -184,9 +184,11 @@ def _results(
     import tensorflow as tf
 
     slowness, grid = np.divide(1, velocity, out=np.ones(velocity.shape), where=inputs.active), inputs.grid
-    at = times(config, inputs).linearize(tf.constant(slowness))
-    fitted = times(config, inputs, inputs.fitted)
-    lengths = fitted.linearize(tf.constant(slowness)).vjp(tf.ones(inputs.fitted.size, tf.float64)).numpy()
+    flags = np.zeros(inputs.survey.sizes["pick"], np.int8)
+    flags[inputs.held] = 1
+    operator = times(config, inputs)
+    at = operator.linearize(tf.constant(slowness))
+    lengths = at.vjp(tf.constant(flags == 0, tf.float64)).numpy()
     fields = {
         "velocity": (velocity, "m/s", "velocity"),
         "start_velocity": (np.where(inputs.active, inputs.start, np.nan), "m/s", "velocity at the start"),
@@ -205,17 +207,15 @@ def _results(
     )
     knots = {"surface_easting": ("knot", inputs.ground.easting, {"units": "m"}), "surface_upward": ("knot", inputs.ground.upward, {"units": "m"})}
     model = model.assign(knots).assign_attrs(line.place(inputs.survey))
-    flags = np.zeros(inputs.survey.sizes["pick"], np.int8)
-    flags[inputs.held] = 1
     predicted = inputs.survey.assign(predicted=("pick", at.data.numpy(), {"units": "s"}), holdout=("pick", flags))
-    return model, predicted, _ways(inputs, fitted.rays(slowness))
+    return model, predicted, _ways(inputs, operator.rays(slowness))
 
 
 def _ways(inputs: Inputs, rays: list[np.ndarray]) -> "xarray.Dataset":
-    """Ways as a data set over all of their points, thinned for drawing."""
+    """The ways of the picks that were fitted as a data set over all of their points, thinned for drawing."""
     import xarray
 
-    thin = [way[np.unique(np.linspace(0, len(way) - 1, POINTS).round().astype(int))] for way in rays]
+    thin = [way[np.unique(np.linspace(0, len(way) - 1, POINTS).round().astype(int))] for way in (rays[pick] for pick in inputs.fitted)]
     points = np.concatenate(thin)
     return xarray.Dataset(
         {

@@ -183,6 +183,10 @@ class Eikonal(ForwardOperator):
         picks = scipy.sparse.csr_array((ways.weights.ravel(), seats.ravel(), starts), shape=(ways.picks.size, size))
         return System(scipy.sparse.eye_array(size, format="csr") - left, scipy.sparse.csr_array(right), picks)
 
+    def triangular_matrix(self, model: Any, shot: int) -> CSRMatrix:
+        """The matrix of `triangle`, [node, node] in the order of times: forward mode substitutes forward, reverse mode backward."""
+        return CSRMatrix.from_scipy(self.triangle(model, shot).matrix)
+
     def jacobian(self, model: Any) -> CSRMatrix:
         """The derivative of times by slowness, [pick, cell] in the ravelled grid, m: about as long as a product for each pick.
 
