@@ -23,6 +23,8 @@ from .survey import COORDINATES, add_history, holdout
 
 #: Standard deviations by which a pick and the one of its reciprocal may differ, before that is told.
 RECIPROCAL = 5.0
+#: Relative change of an offset on a line, beyond which the sensors are on none.
+BENT = 0.1
 #: How many pairs are named.
 NAMED = 3
 
@@ -159,12 +161,12 @@ def split_holdout(survey: xarray.Dataset, fraction: float, seed: int) -> tuple[n
 
 
 def project(survey: xarray.Dataset) -> xarray.Dataset:
-    """A survey along a line: `easting` becomes the distance along the straight line through the sensors, from its westernmost, northings zero.
+    """A survey along a line: `easting` becomes the distance along the straight line through the sensors, from the first one on, northings zero.
 
     Eastings stay as they are where all northings are the same to a millimetre.
 
     Warns:
-        UserWarning: A sensor lies farther from the line than the (median) sensor spacing.
+        UserWarning: A sensor lies farther from the line than the (median) sensor spacing, or offsets change by more than `BENT`.
     """
     points = np.stack([survey["easting"].values, survey["northing"].values], axis=1)
     if np.ptp(points[:, 1]) <= 1e-3:
@@ -174,8 +176,18 @@ def project(survey: xarray.Dataset) -> xarray.Dataset:
     departure = float(np.abs(straight.across(points)).max())
     if departure > np.median(steps):
         checks.warn(f"Sensors lie up to {departure:.4g} m from the line; they are {np.median(steps):.4g} m apart.")
+    shot, receiver = (survey[name].values for name in ("shot", "receiver"))
+    offsets = np.linalg.norm(points[shot] - points[receiver], axis=1)
+    changes = np.abs(np.abs(along[shot] - along[receiver]) - offsets)
+    bent = np.flatnonzero((changes > BENT * offsets) & (changes > 1e-3))
+    if bent.size:
+        worst = bent[np.argmax(changes[bent])]
+        checks.warn(f"The line is bent: {bent.size} offsets change by more than {100 * BENT:g} %, that of pick {worst} by {changes[worst]:.4g} m.")
     coordinates = {"easting": ("sensor", along, {"units": "m"}), "northing": ("sensor", np.zeros(along.size), {"units": "m"})}
-    flat = add_history(survey.assign_coords(coordinates), f"projected on the {straight.name(survey)}: largest departure {departure:.4g} m")
+    flat = add_history(
+        survey.assign_coords(coordinates),
+        f"projected on the {straight.name(survey)}: largest departure {departure:.4g} m, largest change of an offset {changes.max():.4g} m",
+    )
     return flat.assign_attrs(crs="", **straight.place)
 
 

@@ -92,7 +92,7 @@ def _block(path: object, lines: Iterator[Row], what: str, needed: tuple[str, ...
     line, words = next(lines, (0, []))
     if not words:
         raise checks.invalid("path", f"'{path}'", f"a file with a number of {what}", "It ends before." if what == "measurements" else "It is empty.")
-    if not words[0].isdigit() or int(words[0]) == 0:
+    if not words[0].isdecimal() or int(words[0]) == 0:
         raise files.bad_line(str(path), line, f"'{' '.join(words)[:40]}'", f"the number of {what}")
     count = int(words[0])
     line, words = next(lines, (line, []))
@@ -101,6 +101,8 @@ def _block(path: object, lines: Iterator[Row], what: str, needed: tuple[str, ...
         raise files.bad_line(str(path), line, f"'{header[:40]}'", f"the names of the columns of {what}, after a #")
     tokens = [token.partition("/") for token in header.lstrip("#").lower().split()]
     names = {name: (place, unit) for place, (name, _, unit) in enumerate(tokens)}
+    if len(names) < len(tokens):
+        raise files.bad_line(str(path), line, f"columns {', '.join(name for name, *_ in tokens)}", "each of them once")
     missing = [name for name in needed if name not in names]
     if missing:
         raise files.bad_line(str(path), line, f"columns {', '.join(names) or 'without names'}", f"with {', '.join(missing)} among them")
@@ -119,10 +121,10 @@ def _block(path: object, lines: Iterator[Row], what: str, needed: tuple[str, ...
 
 def _end(path: object, lines: Iterator[Row], count: int) -> None:
     """Refuse more measurements than were announced; points of the ground behind them are left out, and that is said."""
-    line, words = next(lines, (0, []))
-    if not words or words == ["0"]:
+    line, words = next((row for row in lines if not row[1][0].startswith("#")), (0, []))
+    if not words or words[0] == "0":
         return
-    if not words[0].isdigit() or (len(words) > 1 and not words[1].startswith("#")):
+    if not words[0].isdecimal() or (len(words) > 1 and not words[1].startswith("#")):
         given, advice = f"'{' '.join(words)[:40]}'", "Are there more than the file says?"
         raise files.bad_line(str(path), line, given, f"nothing behind {count} measurements, or the number of points of the ground", advice)
     points = int(words[0])

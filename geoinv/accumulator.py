@@ -8,7 +8,8 @@ After `reset` the next dense gradient takes the place of what is there, so that 
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, final
 
@@ -43,23 +44,27 @@ class _Buffer:
     """The sum of one variable's gradients: [row, entry], the last axis padded to whole rows.
 
     Args:
-        shape: Of the variable.
+        shape: Of the variable, one axis at least.
+        of: Its own.
         total: The sum.
         lost: What rounding has taken from it so far, to be given back (Kahan, Comm. ACM 8, 1965), or None.
     """
 
     shape: tuple[int, ...]
+    of: tuple[int, ...]
     total: tf.Variable
     lost: tf.Variable | None
 
     @classmethod
-    def of(cls, variable: tf.Variable, precision: Precision) -> "_Buffer":
-        shape = tuple(variable.shape.as_list()) or (1,)
+    def beside(cls, variable: tf.Variable, precision: Precision) -> "_Buffer":
+        """That of a variable."""
+        own = tuple(variable.shape.as_list())
+        shape = own or (1,)
         row = shape[-1] if shape[-1] < LONG else ROW
         rows = int(np.prod(shape[:-1], dtype=np.int64)) * -(-shape[-1] // row)
         dtype = tf.float64 if precision == "float64" else variable.dtype
         made = [tf.Variable(tf.zeros([rows, row], dtype), trainable=False) for _ in range(2 if precision == "kahan" else 1)]
-        return cls(shape, made[0], made[1] if precision == "kahan" else None)
+        return cls(shape, own, made[0], made[1] if precision == "kahan" else None)
 
     @property
     def _row(self) -> int:
@@ -101,21 +106,24 @@ class _Buffer:
         self.total.scatter_update(tf.IndexedSlices(found, rows))
         return _finite(found)
 
-    def of_slices(self, slices: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows and values of a gradient of some entries along the first axis."""
+    def of_slices(self, slices: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Rows and values of a gradient of some entries along the first axis, and whether there are such entries."""
+        given = tf.cast(slices.indices, tf.int64)
+        index = tf.clip_by_value(given, 0, self.shape[0] - 1)
+        inside = tf.reduce_all(given == index)
         if len(self.shape) == 1:
-            index = tf.cast(slices.indices, tf.int64)
-            return index // self._row, tf.one_hot(index % self._row, self._row, dtype=slices.values.dtype) * slices.values[:, tf.newaxis]
+            return index // self._row, tf.one_hot(index % self._row, self._row, dtype=slices.values.dtype) * slices.values[:, tf.newaxis], inside
         each = int(np.prod(self.shape[1:-1], dtype=np.int64)) * self._rows
-        rows = tf.cast(slices.indices, tf.int64)[:, tf.newaxis] * each + tf.range(each, dtype=tf.int64)
+        rows = index[:, tf.newaxis] * each + tf.range(each, dtype=tf.int64)
         over = self._rows * self._row - self.shape[-1]
         values = tf.pad(slices.values, [*[[0, 0]] * (len(self.shape) - 1), [0, over]])
-        return tf.reshape(rows, [-1]), tf.reshape(values, [-1, self._row])
+        return tf.reshape(rows, [-1]), tf.reshape(values, [-1, self._row]), inside
 
-    def of_window(self, window: Window) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows and values of the gradient of a block, which must lie inside."""
-        values, start, row = window.values, tf.cast(window.start, tf.int64), self._row
+    def of_window(self, window: Window) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Rows and values of the gradient of a block, and whether it lies inside."""
+        values, given, row = window.values, tf.cast(window.start, tf.int64), self._row
         block = tf.shape(values, tf.int64)  # windows of many shapes share a function, in which these are not known
+        start = tf.clip_by_value(given, 0, tf.constant(self.shape, tf.int64) - block)
         first, many = start[-1] // row, (block[-1] + row - 2) // row + 1
         lead = start[-1] - first * row
         around = tf.stack([lead, many * row - block[-1] - lead])
@@ -125,16 +133,17 @@ class _Buffer:
             at = tf.reshape(at[:, tf.newaxis] * size + start[axis] + tf.range(block[axis]), [-1])
         # The last row may begin beyond the end of the axis: it holds zeros then, and goes to any row.
         inside = tf.minimum(first + tf.range(many), self._rows - 1)
-        return tf.reshape(at[:, tf.newaxis] * self._rows + inside, [-1]), tf.reshape(values, [-1, row])
+        return tf.reshape(at[:, tf.newaxis] * self._rows + inside, [-1]), tf.reshape(values, [-1, row]), tf.reduce_all(given == start)
 
     def value(self) -> tf.Tensor:
         """The sum, shaped as the variable."""
-        return tf.reshape(self.total, [*self.shape[:-1], self._rows * self._row])[..., : self.shape[-1]]
+        return tf.reshape(tf.reshape(self.total, [*self.shape[:-1], self._rows * self._row])[..., : self.shape[-1]], self.of)
 
-    def clear(self) -> None:
+    def clear(self) -> bool:
         for each in (self.total, self.lost):
             if each is not None:
                 each.assign(tf.zeros_like(each))
+        return True
 
 
 def _finite(values: tf.Tensor) -> tf.Tensor:
@@ -164,16 +173,17 @@ class GradientAccumulator:
         self.variables = tuple(getattr(each, "value", each) if not isinstance(each, tf.Variable) else each for each in variables)
         checks.choice("precision", precision, PRECISIONS)
         for each in self.variables:
-            if not isinstance(each, tf.Variable) or not each.dtype.is_floating or not each.shape.is_fully_defined():
-                raise checks.invalid("variables", f"with {_short(each)}", "float tf.Variables of known shape")
+            if not isinstance(each, tf.Variable) or not each.dtype.is_floating or not each.shape.num_elements():
+                raise checks.invalid("variables", f"with {_short(each)}", "float tf.Variables of known shape that are not empty")
         if not self.variables:
             raise checks.invalid("variables", "of none", "one or more")
         self._given, self._check, self._jit = tuple(variables), check, jit_compile
-        self._buffers = [_Buffer.of(each, precision) for each in self.variables]
+        self._buffers = [_Buffer.beside(each, precision) for each in self.variables]
         self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._spoiled = tf.Variable(tf.zeros([len(self.variables)], tf.bool), trainable=False)
         self._lock = threading.RLock()
         self._programs: dict[Any, Any] = {}
+        self._failed = False
         self._merged, self._scattered = tf.function(self._merge, jit_compile=jit_compile), tf.function(self._merge)
 
     @property
@@ -201,7 +211,8 @@ class GradientAccumulator:
         with self._lock:
             self._refuse_spoiled()
             whole = not any(isinstance(each, tf.IndexedSlices | Window) for each in gradients)
-            (self._merged if whole else self._scattered)(gradients)
+            with self._adding():
+                (self._merged if whole else self._scattered)(gradients)
             self._verify(batch, gradients)
 
     def fused(self, function: Callable[..., tuple[Sequence[Gradient], Any]]) -> Callable[..., Any]:
@@ -224,19 +235,27 @@ class GradientAccumulator:
         def called(*given: Any, batch: Any = None) -> Any:
             with self._lock:
                 self._refuse_spoiled()
-                other = compiled(*given)
+                with self._adding():
+                    other = compiled(*given)
                 self._verify(batch)
             return other
 
         return called
 
+    @contextmanager
+    def _adding(self) -> Iterator[None]:
+        """What fails half-way leaves some variables with the batch and others without it."""
+        self._failed = True
+        yield
+        self._failed = False
+
     def _merge(self, gradients: Sequence[Gradient]) -> None:
         first, found = self._count == 0, []
         for buffer, gradient in zip(self._buffers, gradients, strict=True):
             if isinstance(gradient, tf.IndexedSlices | Window):
-                tf.cond(first, lambda buffer=buffer: _done(buffer.clear), lambda: True)
-                place = buffer.of_slices(gradient) if isinstance(gradient, tf.IndexedSlices) else buffer.of_window(gradient)
-                found.append(buffer.scatter(*place))
+                tf.cond(first, buffer.clear, lambda: True)
+                rows, values, inside = buffer.of_slices(gradient) if isinstance(gradient, tf.IndexedSlices) else buffer.of_window(gradient)
+                found.append(buffer.scatter(rows, values) & inside)
             else:
                 found.append(buffer.add(gradient, first))
         self._count.assign_add(1)
@@ -253,7 +272,7 @@ class GradientAccumulator:
         """
         with self._lock:
             self._verify()
-            return [buffer.value() if self.count else tf.zeros(buffer.shape, buffer.total.dtype) for buffer in self._buffers]
+            return [buffer.value() if self.count else tf.zeros(buffer.of, buffer.total.dtype) for buffer in self._buffers]
 
     def mean(self) -> list[tf.Tensor]:
         """The sums over the number of batches.
@@ -290,8 +309,7 @@ class GradientAccumulator:
             def change(count: tf.Tensor) -> None:
                 sums = [buffer.value() for buffer in self._buffers]
                 means = [tf.cast(each / tf.cast(count, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
-                shaped = [tf.reshape(each, variable.shape) for each, variable in zip(means, self.variables, strict=True)]
-                optimizer.apply_gradients(list(zip(shaped, self._given, strict=True)))
+                optimizer.apply_gradients(list(zip(means, self._given, strict=True)))
 
             self._programs[optimizer] = tf.function(change, jit_compile=self._jit)
         return self._programs[optimizer]
@@ -299,6 +317,7 @@ class GradientAccumulator:
     def reset(self) -> None:
         """Begin anew."""
         with self._lock:
+            self._failed = False
             self._count.assign(0)
             self._spoiled.assign(tf.zeros_like(self._spoiled))
 
@@ -317,10 +336,13 @@ class GradientAccumulator:
         values = tf.convert_to_tensor(gradient.values if isinstance(gradient, tf.IndexedSlices | Window) else gradient)
         if isinstance(gradient, Window):
             self._inside(name, values.shape, gradient.start, shape)
-            gradient = Window(values, tf.convert_to_tensor(gradient.start, tf.int64))
+            gradient = Window(values, tf.cast(tf.convert_to_tensor(gradient.start), tf.int64))
         elif isinstance(gradient, tf.IndexedSlices):
             if tuple(values.shape[1:]) != shape[1:]:
                 raise checks.invalid(name, f"slices of shape {tuple(values.shape[1:])}", f"of {shape[1:]}")
+            known = tf.get_static_value(tf.convert_to_tensor(gradient.indices))
+            if known is not None and (np.shape(known) != tuple(values.shape[:1]) or np.any((known < 0) | (known >= shape[0]))):
+                raise checks.invalid(name, f"slices at {np.asarray(known).tolist()}", f"one for each of them, from 0 to {shape[0] - 1}")
             gradient = tf.IndexedSlices(values, tf.convert_to_tensor(gradient.indices))
         else:
             gradient = values
@@ -341,16 +363,26 @@ class GradientAccumulator:
         if not self.count:
             raise checks.invalid("gradients", "of no batch", "added before they are used")
 
+    def _refuse_failed(self) -> None:
+        if self._failed:
+            raise checks.invalid("gradients", "of a batch that failed while it was added", "reset", "Call reset(), and begin anew.")
+
     def _refuse_spoiled(self) -> None:
+        self._refuse_failed()
         if self._check and np.any(self._spoiled.numpy()):
             raise checks.invalid("gradients", "that are not finite, from before", "reset", "Call reset(), and leave that batch out.")
 
     def _verify(self, batch: Any = None, gradients: Sequence[Gradient] | None = None) -> None:
         """Raise if sums are not finite; where the gradients that were added last are at hand, it is told which of both is the reason."""
+        self._refuse_failed()
         bad = np.flatnonzero(self._spoiled.numpy()) if self._check else np.empty(0)
         if not bad.size:
             return
-        number, of, whose = int(bad[0]), f"batch {self.count - 1 if batch is None else batch!r}", "that is not finite, or whose sum overflows,"
+        number, of, whose = (
+            int(bad[0]),
+            f"batch {self.count - 1 if batch is None else batch!r}",
+            "that is not finite, whose sum overflows, or that is not inside,",
+        )
         if gradients is not None:
             given = gradients[number]
             whole = bool(_finite(given.values if isinstance(given, tf.IndexedSlices | Window) else given))
@@ -360,11 +392,6 @@ class GradientAccumulator:
 
     def _name(self, number: int) -> str:
         return f"'{getattr(self._given[number], 'path', None) or self._given[number].name}'"
-
-
-def _done(change: Callable[[], None]) -> bool:
-    change()
-    return True
 
 
 def _short(value: Any) -> str:

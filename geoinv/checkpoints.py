@@ -8,6 +8,7 @@ until it has ended.
 import hashlib
 import io
 import json
+import os
 import platform
 import shutil
 import zipfile
@@ -83,10 +84,13 @@ def latest(folder: str | Path) -> Checkpoint:
     Warns:
         UserWarning: Newer ones that are damaged, by name.
     """
-    for path in reversed(_files(Path(folder))):
+    some = _files(Path(folder))
+    for path in reversed(some):
         try:
             return read(path)
         except ValueError as error:
+            if path == some[0]:
+                raise
             checks.warn(f"{error} The one before is taken.")
     raise checks.invalid("directory", f"'{Path(folder).parent}'", "of a run that was begun and has not ended", "It has no checkpoint that is whole.")
 
@@ -101,7 +105,7 @@ def read(path: str | Path) -> Checkpoint:
     try:
         line, _, payload = path.read_bytes().partition(b"\n")
         head = json.loads(line)
-        whole = hashlib.sha256(payload).hexdigest() == head["sha256"] and len(payload) == head["bytes"]
+        whole = hashlib.sha256(payload).hexdigest() == head["sha256"] and len(payload) == head["bytes"] and "format" in head
     except (ValueError, KeyError, TypeError):
         whole, head = False, {}
     if not whole:
@@ -116,6 +120,11 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(path, head["number"], json.loads(arrays.pop("about").tobytes()), arrays)
 
 
+def there(directory: str | Path) -> bool:
+    """Whether a run's directory has any, whole or not."""
+    return bool(_files(Path(directory) / FOLDER))
+
+
 def remove(directory: str | Path) -> None:
     """Remove those of a run that has ended, and what a killed process has left half-written in its directory."""
     shutil.rmtree(Path(directory) / FOLDER, ignore_errors=True)
@@ -127,8 +136,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def machine() -> dict[str, str]:
-    """What decides on the last bits of a result: the processor's model, and versions."""
-    return {"processor": _processor(), **rundir.versions()}
+    """What decides on the last bits of a result: the processor's model, how many cores share a long sum, and versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": _processor(), "cores": str(cores), **rundir.versions()}
 
 
 def _processor() -> str:

@@ -245,7 +245,7 @@ def _ended(history: Sequence[Iterate], settings: Settings, problem: Problem) -> 
         name = "chi2" if isinstance(problem.misfit, L2) else "the robust misfit per datum"
         return "converged", f"Reached the target: {name} {last.per_datum:.3g} <= {target:g}."
     if last.iteration >= settings.max_iterations:
-        advice = "Raise inversion.max_iterations to go on."
+        advice = "A larger inversion.max_iterations allows more."
         return "iteration-limit", f"{settings.max_iterations} iterations were allowed and chi2 is {last.chi2:.3g}. {advice}"
     if _stagnated(history, settings.stagnation):
         advice = "Are the uncertainties too small, the cells too large, or the bounds too tight?"

@@ -70,6 +70,8 @@ def finish(output: Path, outcome: "Outcome") -> None:
 def resume(directory: Path, console: "Console", *, allow_different_bits: bool = False) -> dict[str, Any]:
     """Go on with a run where its last checkpoint was made; it ends with the same bits as if it had not been stopped.
 
+    The true model of a synthetic survey, which a script had given, is not known any more: the report compares with none.
+
     Args:
         directory: Output of 'geoinv invert'.
         console: Where progress is shown.
@@ -81,7 +83,7 @@ def resume(directory: Path, console: "Console", *, allow_different_bits: bool = 
     Raises:
         ValueError: Nothing to go on with, files that have changed, or another machine.
     """
-    if not (directory / checkpoints.FOLDER).is_dir():
+    if not checkpoints.there(directory):
         ended = (directory / "summary.json").is_file()
         given = f"'{directory}', a run that has ended" if ended else f"'{directory}'"
         advice = "Its results are there: there is nothing to go on with." if ended else "It has no checkpoints."

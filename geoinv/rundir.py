@@ -60,7 +60,7 @@ def prepare(directory: str | Path, *, overwrite: bool = False) -> Path:
     if directory.exists() and not directory.is_dir():
         raise checks.invalid("output", f"'{directory}'", "a directory", "It is a file.")
     if not overwrite and directory.is_dir() and any(directory.iterdir()):
-        stopped = (directory / "checkpoints").is_dir()
+        stopped = any((directory / "checkpoints").glob("[0-9]*.checkpoint"))
         advice = f"Go on with 'geoinv resume {directory}', or give" if stopped else "Give"
         raise checks.invalid("output", f"'{directory}'", "new or empty", f"{advice} another --output, or --overwrite to replace its results.")
     existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())

@@ -38,8 +38,9 @@ def test_sums_and_means_of_dense_gradients(precision: Any, dtype: Any, jit_compi
         expected = [np.sum([batch[number].astype(float) for batch in batches], axis=0) for number in range(len(SHAPES))]
         for found, mean, total in zip(made.sum(), made.mean(), expected, strict=True):
             assert found.dtype == (np.float64 if precision == "float64" else dtype)
-            np.testing.assert_allclose(np.reshape(found, total.shape), total, rtol=1e-5, atol=1e-5)
-            np.testing.assert_allclose(np.reshape(mean, total.shape), total / 5, rtol=1e-5, atol=1e-5)
+            assert found.shape == mean.shape == total.shape
+            np.testing.assert_allclose(found, total, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(mean, total / 5, rtol=1e-5, atol=1e-5)
         assert made.count == 5
         made.reset()
         assert made.count == 0 and all(not np.any(each) for each in made.sum())
@@ -126,7 +127,7 @@ def test_additions_in_a_function_of_the_users() -> None:
     assert made.count == 6
     np.testing.assert_allclose(made.sum()[0], np.sum(given, axis=0), rtol=1e-5, atol=1e-5)
     several(tf.where(tf.range(300) == 7, np.nan, given))
-    with pytest.raises(ValueError, match=r"Invalid 'gradient of 'v0:0'' that is not finite, or whose sum overflows"):
+    with pytest.raises(ValueError, match=r"Invalid 'gradient of 'v0:0'' that is not finite, whose sum overflows"):
         made.sum()
 
 
@@ -208,6 +209,9 @@ def test_no_addition_of_many_threads_is_lost(way: str) -> None:
         ([Window(np.ones((2, 3), np.float32), (3, 0)), np.ones(5, np.float32)], r"a window of \(2, 3\) from \[3, 0\] on: must be inside of \(4, 6\)"),
         ([Window(np.ones(3, np.float32), (3,)), np.ones(5, np.float32)], r"a window of shape \(3,\): must be of 2 axes"),
         ([tf.IndexedSlices(np.ones((2, 3), np.float32), [0, 1]), np.ones(5, np.float32)], r"slices of shape \(3,\): must be of \(6,\)"),
+        ([tf.IndexedSlices(np.ones((1, 6), np.float32), [4]), np.ones(5, np.float32)], r"slices at \[4\]: must be one for each of them, from 0 to 3"),
+        ([tf.IndexedSlices(np.ones((1, 6), np.float32), [-1]), np.ones(5, np.float32)], r"slices at \[-1\]: must be one for each"),
+        ([tf.IndexedSlices(np.ones((2, 6), np.float32), [1]), np.ones(5, np.float32)], r"slices at \[1\]: must be one for each"),
     ],
 )
 def test_gradients_that_do_not_fit_are_refused_and_nothing_is_added(gradients: Any, says: str) -> None:
@@ -242,6 +246,48 @@ def test_a_gradient_that_is_not_finite_names_its_batch_and_leaves_the_model(way:
     assert np.all(made.sum()[1] == 1)
 
 
+@pytest.mark.parametrize("start", [(3, 0), (0, 290), (-1, 5)])
+def test_windows_that_a_function_places_outside_are_told(start: tuple[int, int]) -> None:
+    """Where they lie is known only when it runs."""
+    (variable,) = variables([(4, 300)])
+    made = GradientAccumulator([variable])
+
+    @tf.function
+    def added(at: tf.Tensor) -> None:
+        made.add([Window(tf.ones([2, 20]), at)])
+
+    added(tf.constant([2, 280]))
+    assert float(tf.reduce_sum(made.sum()[0])) == float(tf.reduce_sum(made.sum()[0][2:, 280:])) == 40
+    added(tf.constant(start))
+    with pytest.raises(ValueError, match="or that is not inside, in batch 1"):
+        made.sum()
+
+
+def test_slices_that_a_function_chooses_outside_are_told() -> None:
+    """Also beyond the end of a variable and within the last row of its buffer."""
+    made = GradientAccumulator(variables([(300,)]))
+    added = tf.function(lambda at: made.add([tf.IndexedSlices(tf.ones([1]), at)]))
+    added(tf.constant([299]))
+    assert float(made.sum()[0][299]) == 1
+    added(tf.constant([310]))
+    with pytest.raises(ValueError, match="or that is not inside, in batch 1"):
+        made.sum()
+
+
+def test_a_batch_that_fails_half_way_spoils_the_sums() -> None:
+    made = GradientAccumulator(variables([(5,)]), jit_compile=False)
+    add = made.fused(lambda x: ([tf.debugging.check_numerics(x, "fails") * tf.ones(5)], x))
+    add(tf.constant(1.0))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        add(tf.constant(np.nan, tf.float32))
+    for use in (made.sum, made.mean, lambda: made.apply(keras.optimizers.SGD(0.1)), lambda: made.add([np.ones(5, np.float32)])):
+        with pytest.raises(ValueError, match="Invalid 'gradients' of a batch that failed while it was added"):
+            use()
+    made.reset()
+    made.add([np.ones(5, np.float32)])
+    assert np.all(made.sum()[0] == 1)
+
+
 def test_sums_that_overflow_are_told_apart() -> None:
     made = GradientAccumulator(variables([(5,)]))
     made.add([np.full(5, 3e38, np.float32)])
@@ -271,7 +317,7 @@ def test_nothing_is_applied_before_anything_was_added() -> None:
         GradientAccumulator(variables([(5,)])).apply(keras.optimizers.SGD(0.1))
 
 
-@pytest.mark.parametrize("given", [[], [tf.Variable(1)], [tf.constant(1.0)], [tf.Variable([1.0], shape=[None])]])
+@pytest.mark.parametrize("given", [[], [tf.Variable(1)], [tf.Variable(tf.zeros([3, 0]))], [tf.constant(1.0)], [tf.Variable([1.0], shape=[None])]])
 def test_other_variables_are_refused(given: Any) -> None:
     with pytest.raises(ValueError, match="Invalid 'variables'"):
         GradientAccumulator(given)

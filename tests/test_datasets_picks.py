@@ -170,3 +170,22 @@ def test_sensors_at_one_place_are_one() -> None:
     np.testing.assert_array_equal(picks.reciprocal(twice), [[0, 1]])
     with pytest.raises(ValueError, match="Invalid 'receiver' 3 at pick 0: must be at another place than the shot"):
         survey(easting=[0, 10, 20.0, 0], upward=[1, 2, 3.0, 1], receiver=[3, 2, 0])
+
+
+@pytest.mark.parametrize("behind", ["# end of it\n", "0 # topo\n", "# none\n0\n"])
+def test_remarks_behind_the_picks_are_none_of_them(tmp_path: Path, behind: str) -> None:
+    assert sgt.read_sgt(written(tmp_path, FILE + behind)).sizes["pick"] == 3
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"line 8' columns s, g, t, t: must be each of them once"):
+        sgt.read_sgt(written(tmp_path, FILE.replace("#s\tg\tt\terr", "#s\tg\tt\tt")))
+
+
+def test_a_bent_line_is_told() -> None:
+    """Five sensors a metre apart, and a leg across them: on any one line they come to lie together."""
+    easting, northing = np.r_[np.arange(6.0), np.full(5, 2.0)], np.r_[np.zeros(6), np.arange(10.0, 51.0, 10.0)]
+    bent = survey(easting=easting, upward=np.zeros(11), northing=northing, shot=[0, 0, 0], receiver=[1, 5, 10])
+    with pytest.warns(UserWarning, match="The line is bent: 2 offsets change by more than 10 %, that of pick 1 by"):
+        found = picks.project(bent)
+    assert "largest change of an offset" in found.attrs["history"]

@@ -1,6 +1,7 @@
 """Checkpoints, and runs that are killed at any instant and go on to the same bits."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -214,7 +215,10 @@ def test_what_cannot_go_on_says_so(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be the output of an inversion that was stopped. It has no checkpoints"):
         resuming.resume(tmp_path, QUIET)
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ValueError, match="It has no checkpoint that is whole"):
+    with pytest.raises(ValueError, match="It has no checkpoints"):
+        resuming.resume(tmp_path, QUIET)
+    (tmp_path / "checkpoints" / "000001.checkpoint").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"'000001.checkpoint': must be whole. It is damaged"):
         resuming.resume(tmp_path, QUIET)
     with pytest.raises(ValueError, match=r"Invalid 'output' .*: must be new or empty. Go on with 'geoinv resume .*', or give another --output"):
         rundir.prepare(tmp_path)
@@ -239,7 +243,11 @@ def test_a_checkpoint_reads_back_and_the_last_three_are_kept(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "some").iterdir()] == ["000001.checkpoint"], "those of an older run that went further are gone"
 
 
-@pytest.mark.parametrize("damage", [b"", b"\n", b"{}\nrest", b'{"sha256": 1, "bytes": 2, "format": 1}\nxx', b"\x80\x81\n"])
+#: The digest of what follows is right.
+WITHOUT_FORMAT = b'{"sha256": "' + hashlib.sha256(b"xx").hexdigest().encode() + b'", "bytes": 2}\nxx'
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"{}\nrest", b'{"sha256": 1, "bytes": 2, "format": 1}\nxx', b"\x80\x81\n", WITHOUT_FORMAT])
 def test_files_that_are_none_are_damaged(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "000001.checkpoint").write_bytes(damage)
     with pytest.raises(ValueError, match=r"Invalid 'checkpoint' '000001.checkpoint': must be whole"):

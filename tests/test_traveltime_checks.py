@@ -98,6 +98,12 @@ def test_ground_of_another_place_is_refused_or_said(tmp_path: Path) -> None:
     )
 
 
+def test_a_shot_and_its_receiver_that_are_moved_to_one_place_are_refused(tmp_path: Path) -> None:
+    survey = line(np.append(np.arange(0.0, 21.0, 2.0), 8.0), np.append(np.zeros(11), 0.5), observed=np.full(11, 0.01))
+    with pytest.raises(ValueError, match="Invalid 'receiver' 4 at pick 4: must be at another place than the shot"):
+        loaded(tmp_path, survey, UNIT, hill(tmp_path, [0.0, 20.0], [0.0, 0.0]))
+
+
 def test_a_slope_has_the_same_depth_and_gradient_everywhere(tmp_path: Path) -> None:
     easting = np.append(np.arange(0.0, 21.0, 2.0), 9.0)
     found = loaded(tmp_path, line(easting, easting), {"grid": {"spacing": [0.5, 0.5], "depth": 8.0}})

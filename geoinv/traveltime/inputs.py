@@ -194,7 +194,9 @@ def _in_the_ground(survey: xarray.Dataset, ground: Ground, cell: float) -> xarra
         worst = int(np.argmax(moved))
         where = f"{far}, the farthest by {moved[worst]:.3g} m at easting {easting[worst]:.6g} m"
         checks.warn(f"Sensors more than a cell above the ground are moved to it: {where}.")
-    return survey.assign_coords(upward=("sensor", kept, {"units": "m"})).assign(moved=("sensor", moved, {"units": "m"}))
+    lowered = survey.assign_coords(upward=("sensor", kept, {"units": "m"})).assign(moved=("sensor", moved, {"units": "m"}))
+    picks.check_values(lowered)  # a shot may have come to where its receiver is
+    return lowered
 
 
 def _grid(config: TravelTimeConfig, survey: xarray.Dataset, ground: Ground, spacing: tuple[float, float]) -> Grid:
