@@ -9,8 +9,9 @@ one evaluation a step is the rule once the pairs have settled the scale. Adam is
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, final
@@ -69,6 +70,16 @@ class AdamState:
     gradient: np.ndarray
     mean: np.ndarray
     square: np.ndarray
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The state as arrays, which `numpy.savez` writes and `from_arrays` takes back."""
+        return {each.name: np.asarray(getattr(self, each.name)) for each in dataclasses.fields(self)}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "AdamState":
+        """The state that `to_arrays` gave."""
+        numbers = int(arrays["iteration"]), int(arrays["evaluations"]), float(arrays["value"])
+        return AdamState(*numbers, *(arrays[name] for name in ("model", "gradient", "mean", "square")))
 
 
 @final
@@ -291,6 +302,7 @@ def minimise(
     tolerance: float = 0.0,
     window: int = 3,
     report: Callable[[AnyIterate], None] = lambda _: None,
+    past: Sequence[float] = (),
 ) -> Outcome[AnyIterate]:
     """Follow a sequence of iterates until it ends or stagnates, the iteration limit, or an interruption from the keyboard.
 
@@ -300,18 +312,21 @@ def minimise(
         tolerance: Stop when the lowest f so far has fallen by less than this fraction an iteration, on average over a window.
         window: Its iterations; more where f does not fall in each of them, as with `adam`.
         report: Called with each iterate.
+        past: Values of the iterates so far of a sequence that is taken up again, the one it is taken up at last: that is not reported again.
     """
-    values: list[float] = []
+    values, known = list(itertools.accumulate(past, min)), bool(past)
     try:
         for last in iterates:
-            values.append(min(last.value, values[-1]) if values else last.value)
-            report(last)
+            if not known:
+                values.append(min(last.value, values[-1]) if values else last.value)
+                report(last)
+            known = False
             if last.iteration >= max_iterations:
                 return Outcome("iteration-limit", f"{max_iterations} iterations were allowed.", last)
             if len(values) > window and values[-1 - window] - values[-1] < window * tolerance * abs(values[-1 - window]):
                 return Outcome("stagnated", f"The objective falls by less than {tolerance:g} of itself an iteration.", last)
     except KeyboardInterrupt:
-        if not values:
+        if known or not values:
             raise
         return Outcome("interrupted", f"Interrupted after iteration {last.iteration}; this is the model of that iteration.", last)
     return Outcome("converged", "No step decreases the objective any more.", last)

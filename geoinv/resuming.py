@@ -1,10 +1,11 @@
-"""Gauss-Newton runs of a config that keep checkpoints, and going on with one that was killed or interrupted."""
+"""Runs of a config that keep checkpoints, and going on with one that was killed or interrupted."""
 
 import importlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -23,10 +24,36 @@ if TYPE_CHECKING:
     from .inversion import Iterate, Outcome, Problem
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Keeper:
+    """Writes the checkpoints of a run.
+
+    Args:
+        output: The run's directory.
+        about: What every checkpoint says: the options, the machine, the files that were read.
+    """
+
+    output: Path
+    about: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: "Config", output: Path, files: Sequence[str], checkpoint: Checkpoint | None) -> "Keeper":
+        """That of a run which begins, or goes on with a checkpoint; files are what its result depends on."""
+        if checkpoint is None:
+            checkpoints.remove(output)  # those of another run that is being replaced
+        machine, read = checkpoints.machine(), {path: sha256(path) for path in files}
+        return cls(output, {"kind": config.kind, "config": dump_toml(config), "machine": machine, "files": read})
+
+    def save(self, number: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+        """Write one more."""
+        checkpoints.save(self.output / checkpoints.FOLDER, number, arrays, {**self.about, **about})
+
+
 def run(
     config: "Config", problem: "Problem", output: Path, files: Sequence[str], console: "Console", checkpoint: Checkpoint | None = None
 ) -> "Outcome":  # fmt: skip
-    """Invert with a table of iterations, and a checkpoint in the output directory after each.
+    """Invert by Gauss-Newton with a table of iterations, and a checkpoint in the output directory after each.
 
     Args:
         config: With [inversion] as `config.GaussNewton`.
@@ -38,12 +65,7 @@ def run(
     """
     from .inversion import Settings, run, taken_up
 
-    about = {
-        "kind": config.kind,
-        "config": dump_toml(config),
-        "machine": checkpoints.machine(),
-        "files": {path: sha256(path) for path in files},
-    }
+    keeper = Keeper.of(config, output, files, checkpoint)
     records: list[dict[str, Any]] = [] if checkpoint is None else list(checkpoint.about["records"])
     past = [] if checkpoint is None else taken_up(records, checkpoint.arrays["model"], checkpoint.arrays["predicted"])
 
@@ -51,19 +73,17 @@ def run(
         table.add(iterate.record())
         records.append(iterate.record())
         arrays = {"model": np.asarray(iterate.model), "predicted": np.asarray(iterate.predicted)}
-        checkpoints.save(output / checkpoints.FOLDER, iterate.iteration, arrays, {**about, "records": records})
+        keeper.save(iterate.iteration, arrays, {"records": records})
 
-    if checkpoint is None:
-        checkpoints.remove(output)  # those of another run that is being replaced
     with IterationTable(console, COLUMNS[config.kind]) as table:
         for record in records:
             table.add(record)
         return run(problem, Settings.of(config.inversion, config.seed), report, past)  # type: ignore[attr-defined]
 
 
-def finish(output: Path, outcome: "Outcome") -> None:
+def finish(output: Path, status: str) -> None:
     """Remove the checkpoints of a run that has nothing left to do, once its results are written."""
-    if outcome.status != "interrupted":
+    if status != "interrupted":
         checkpoints.remove(output)
 
 
@@ -95,6 +115,6 @@ def resume(directory: Path, console: "Console", *, allow_different_bits: bool = 
     files = {path: sha256(path) if Path(path).is_file() else "missing" for path in checkpoint.about["files"]}
     checkpoints.check_same(checkpoint, "files", files, "What was inverted so far is not these data: begin anew.")
     config = parse(tomllib.loads(checkpoint.about["config"]))
-    console.print(f"going on after iteration {checkpoint.number} ({checkpoint.path.name})", highlight=False)
+    console.print(f"going on with {checkpoint.path.name}", highlight=False)
     job = importlib.import_module(f"geoinv.{config.kind}.job")
     return job.invert(config, directory, overwrite=True, console=console, checkpoint=checkpoint)

@@ -22,6 +22,9 @@ from geoinv.config import parse
 from geoinv.datasets import atomic, netcdf, synthetic, synthetic_picks
 from geoinv.gravity import job as gravity_job
 from geoinv.traveltime import job as traveltime_job
+from geoinv.waveform import inputs as waveform_inputs
+from geoinv.waveform import inversion as waveform
+from geoinv.waveform import job as waveform_job
 
 QUIET = Console(file=io.StringIO())
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -37,7 +40,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "inversion": {"max_iterations": 10, "target_chi2": 1e-3, "stagnation": 0.0, "holdout": 0.1},
     },
 }
-JOBS = {"gravity": gravity_job, "traveltime": traveltime_job}
+#: Two bands, with a fit of the wavelet after every two iterations.
+WAVEFORM: dict[str, Any] = {
+    "kind": "waveform",
+    "data": {"file": "shots.nc"},
+    "model": {"file": "start.nc"},
+    "source": {"frequency": 7.0, "estimate_every": 2},
+    "bands": {"lowpass": [4.0, 6.0], "iterations": [4, 3]},
+    "propagator": {"absorbing_cells": 10},
+    "inversion": {"regularization": 0.01},
+    "bounds": {"lower": 1400.0, "upper": 3600.0},
+}
+CONFIGS["waveform"] = WAVEFORM
+CONFIGS["waveform-adam"] = WAVEFORM | {"inversion": {"optimiser": "adam", "step": 20.0}}
+JOBS = {"gravity": gravity_job, "traveltime": traveltime_job, "waveform": waveform_job, "waveform-adam": waveform_job}
+SLOW = [pytest.param(kind, marks=() if kind == "traveltime" else pytest.mark.slow) for kind in CONFIGS]
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +69,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     example = synthetic.gravity(seed=3, shape=(5, 8, 8), spacing=(100.0, 150.0, 150.0), stations=(6, 6), noise=3e-7)
     netcdf.write(made / "stations.nc", example.survey)
     netcdf.write(made / "picks.nc", synthetic_picks.refraction(seed=1, receiver_count=20, spacing=3.0, shot_count=5).survey)
+    waves = synthetic.waveform(shape=(12, 40), spacing=40.0, shot_count=3, receiver_count=16, frequency=6.0, length=1.4, noise=0.05)
+    netcdf.write(made / "shots.nc", waves.survey)
+    netcdf.write(made / "start.nc", waves.start)
     for kind, options in CONFIGS.items():
         config = parse(options, folder=made)
         (made / f"{kind}.toml").write_text(resuming.dump_toml(config), encoding="utf-8")
@@ -113,7 +133,7 @@ def check_kills(folder: Path, kind: str, kills: int, seed: int) -> None:
     no_remains(output)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("gravity", marks=pytest.mark.slow), "traveltime"])
+@pytest.mark.parametrize("kind", SLOW)
 def test_a_killed_run_goes_on_to_the_same_bits(folder: Path, kind: str) -> None:
     check_kills(folder, kind, 1, seed=0)
 
@@ -125,7 +145,7 @@ def test_runs_killed_again_and_again(folder: Path, kind: str, seed: int) -> None
     check_kills(folder, kind, 4, seed)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("gravity", marks=pytest.mark.slow), "traveltime"])
+@pytest.mark.parametrize("kind", SLOW)
 def test_an_interrupted_run_goes_on(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C keeps results and checkpoints."""
     output, save = folder / f"{kind}-interrupted", checkpoints.save
@@ -139,10 +159,41 @@ def test_an_interrupted_run_goes_on(folder: Path, kind: str, monkeypatch: pytest
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "save", interrupting)
         summary = JOBS[kind].invert(parse(CONFIGS[kind], folder=folder), output, console=QUIET)  # type: ignore[attr-defined]
-    assert summary["status"] == "interrupted" and summary["iterations"] == 4 and (output / "report.html").is_file()
+    iterations = 3 if kind.startswith("waveform") else 4  # the first model of a second round has a checkpoint of its own
+    assert summary["status"] == "interrupted" and summary["iterations"] == iterations and (output / "report.html").is_file()
     resuming.resume(output, QUIET)
     same(output, whole(folder, kind))
     no_remains(output)
+
+
+@pytest.mark.parametrize("kind", ["waveform", "waveform-adam"])
+def test_waveforms_go_on_from_every_checkpoint(folder: Path, kind: str) -> None:
+    """Within rounds, at their ends, and between bands: to the same models, wavelets, records and warnings."""
+    config = parse(CONFIGS[kind], folder=folder)
+    inputs, kept = waveform_inputs.load(config), []  # type: ignore[arg-type]
+
+    def keep(state: waveform.State) -> None:
+        arrays, about = state.to_checkpoint()
+        kept.append(checkpoints.read(checkpoints.save(folder / f"{kind}-states", len(kept), arrays, about)))
+
+    def run(past: waveform.State | None, watch: waveform.Watch) -> waveform.Outcome:
+        return waveform.run(config, inputs, watch, past)  # type: ignore[arg-type]
+
+    outcome = run(None, waveform.Watch(keep=keep))
+    assert len(kept) == 11, "two bands of two rounds, 4 + 1 + 3 + 1 iterations and a start each"
+    for number, checkpoint in enumerate(kept):
+        again: list[Any] = []
+        state = waveform.State.of(checkpoint, config, inputs)  # type: ignore[arg-type]
+        found = run(state, waveform.Watch(keep=again.append))
+        assert len(again) == len(kept) - 1 - number
+        assert (found.status, found.reason, found.warnings) == (outcome.status, outcome.reason, outcome.warnings)
+        assert [{**each, "seconds": 0} for each in found.records] == [{**each, "seconds": 0} for each in outcome.records]
+        for one, other in zip(found.bands, outcome.bands, strict=True):
+            for name in ("guess", "diagonal"):
+                np.testing.assert_array_equal(getattr(one.round, name), getattr(other.round, name))
+            np.testing.assert_array_equal(one.model, other.model)
+            np.testing.assert_array_equal(one.objective.wavelet, other.objective.wavelet)
+            assert str(one.objective.wave.differentiation) == str(other.objective.wave.differentiation)
 
 
 def stopped(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:

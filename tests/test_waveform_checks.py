@@ -19,6 +19,7 @@ from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import inversion as waveform
 from geoinv.waveform.bands import Setup, bands
 from geoinv.waveform.inputs import Inputs
+from geoinv.waveform.state import BandResult, Round
 
 from test_waveform_inversion import TOY, options  # isort: skip
 
@@ -79,7 +80,7 @@ def test_results_do_not_depend_on_the_unit_of_the_data(folder: Path, example: sy
         outcome = waveform.run(made, waveform_inputs.load(made), waveform.Watch())
         found.append(outcome.last)
     first, second = found
-    assert second.status == "iteration-limit" and second.history[-1]["iteration"] == 1
+    assert second.status == "iteration-limit" and second.round.history[-1]["iteration"] == 1
     start = first.objective.start(first.objective.inputs.velocity)
     change = first.model - start
     assert np.abs(change).max() > 10, "m/s"
@@ -175,7 +176,7 @@ def test_figures_of_traces_that_are_muted_are_drawn_without_warnings(folder: Pat
     inputs = waveform_inputs.load(made)
     found = waveform.Objective.of(made, inputs, bands(made, 0.004)[0])
     start = found.start(inputs.velocity)
-    last = waveform.BandResult(found.band, "", "", found, found.wavelet, start, 0.0, None, ())
+    last = BandResult("", "", Round(found, found.wavelet, start, (0.0, start)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data, _ = job._prediction(last, inputs)

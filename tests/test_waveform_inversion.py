@@ -23,8 +23,8 @@ from geoinv.waveform.config import WaveformConfig
 from geoinv.waveform.filters import Filter
 from geoinv.waveform.gathers import Gathers, Weights
 from geoinv.waveform.inputs import Inputs
-from geoinv.waveform.inversion import BandResult
 from geoinv.waveform.objective import Objective, preconditioner
+from geoinv.waveform.state import BandResult, Round
 from geoinv.waveform.waves import snapshots
 
 #: One shape for all tests that propagate waves: what is compiled for one serves the others.
@@ -276,7 +276,7 @@ def test_the_misfit_falls_with_other_options(folder: Path, sections: dict[str, A
     made = options(folder, bands={"iterations": [3]}, **sections)
     outcome = waveform.run(made, waveform_inputs.load(made), waveform.Watch())
     assert outcome.status == "iteration-limit"
-    assert outcome.last.misfit < 0.8 * outcome.last.history[0]["misfit"]
+    assert outcome.last.misfit < 0.8 * outcome.last.round.history[0]["misfit"]
 
 
 def test_memory_that_snapshots_exceed_is_saved_by_checkpoints_and_said(tuned: tuple[Objective, np.ndarray]) -> None:
@@ -326,7 +326,7 @@ def test_samples_count_by_a_power_of_time_of_each_band(folder: Path) -> None:
 def test_predicted_traces_are_written_in_true_time(tuned: tuple[Objective, np.ndarray]) -> None:
     """Observed ones as raw traces through the band's filter, at the survey's samples; predicted ones treated alike, and both say so."""
     found, start = tuned
-    last = BandResult(found.band, "", "", found, found.wavelet, start, 0.0, None, ())
+    last = BandResult("", "", Round(found, found.wavelet, start, (0.0, start)))
     data, start_misfit = job._prediction(last, found.inputs)
     raw = found.inputs.survey["observed"].values
     np.testing.assert_array_equal(data["time"], found.inputs.survey["time"])
@@ -355,7 +355,7 @@ def test_water_does_not_change_and_rounds_fit_the_wavelet_again(folder: Path) ->
     found = outcome.last.objective.velocity(outcome.last.model)
     np.testing.assert_array_equal(found[-3:], inputs.velocity[-3:])
     assert 0 < np.abs(found[:-3] - inputs.velocity[:-3]).max() <= 40.0
-    assert [record["iteration"] for record in outcome.last.history] == [0, 1, 2]
+    assert [record["iteration"] for record in outcome.last.round.history] == [0, 1, 2]
 
 
 def test_a_band_that_cannot_be_run_keeps_those_before_it(folder: Path) -> None:
@@ -380,4 +380,4 @@ def test_an_interruption_keeps_the_best_model(folder: Path) -> None:
 
     outcome = waveform.run(made, inputs, waveform.Watch(stop))
     assert outcome.status == "interrupted"
-    assert len(outcome.last.history) == 3 and outcome.last.objective.value(outcome.last.model) < outcome.last.history[0]["misfit"]
+    assert len(outcome.last.round.history) == 3 and outcome.last.objective.value(outcome.last.model) < outcome.last.round.history[0]["misfit"]

@@ -83,7 +83,7 @@ def invert(
         from ..report import write
 
         write(output)
-    finish(output, outcome)
+    finish(output, outcome.status)
     return summary
 
 

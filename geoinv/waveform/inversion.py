@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -18,37 +18,10 @@ from .bands import Band, bands
 from .config import WaveformConfig
 from .inputs import Inputs
 from .objective import Objective, preconditioner
+from .state import BandResult, Record, Round, State, advanced
 
-Record = dict[str, Any]
 INTERRUPTED = "Interrupted in band {}; this is the best model until then."
 FAILED = "Ended after what was done of band {}, whose model this is: {}"
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class BandResult:
-    """How a band ended.
-
-    Args:
-        band: Its number and filter.
-        status, reason: As of `descent.Outcome`.
-        objective: With the wavelet that was used last.
-        guess: The wavelet before it was fitted, [time] or [shot, source, time].
-        model: The best one of the last round, [n].
-        misfit: Its misfit.
-        diagonal: What the preconditioner is made of, [n], or None.
-        history: A record an iteration.
-    """
-
-    band: Band
-    status: str
-    reason: str
-    objective: Objective
-    guess: np.ndarray
-    model: np.ndarray
-    misfit: float
-    diagonal: np.ndarray | None
-    history: tuple[Record, ...]
 
 
 @final
@@ -66,6 +39,11 @@ class Outcome:
         """The last band that is kept."""
         return self.bands[-1]
 
+    @property
+    def records(self) -> list[Record]:
+        """Of all iterations of all bands."""
+        return [record for result in self.bands for record in result.round.history]
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -75,20 +53,31 @@ class Watch:
     Args:
         record: Called with the record of every iteration.
         say: Called with a line for a person.
+        keep: Called with the state after every iteration, which `run` goes on from.
     """
 
     record: Callable[[Record], None] = lambda _: None
     say: Callable[[str], None] = lambda _: None
+    keep: Callable[[State], None] = lambda _: None
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Log:
-    """Since when the inversion runs, who looks on, and the warnings so far."""
+    """Since when the inversion runs, who looks on, and the warnings and the last result of each band so far."""
 
     began: float
     watch: Watch
     warnings: list[str]
+    done: dict[int, BandResult]
+
+    @classmethod
+    def of(cls, watch: Watch, past: State | None) -> "_Log":
+        """That of an inversion which begins, or goes on."""
+        now = time.perf_counter()
+        if past is None:
+            return cls(now, watch, [], {})
+        return cls(now - past.records[-1]["seconds"], watch, list(past.warnings), {each.band.number: each for each in past.done})
 
     @contextmanager
     def listening(self, band: Band) -> Iterator[None]:
@@ -107,24 +96,36 @@ class _Log:
             self.warnings.append(line)
             self.watch.say(f"warning: {line}")
 
+    def keep(self, round_: Round) -> None:
+        """Pass the state on."""
+        self.watch.keep(State(tuple(self.done.values()), round_, tuple(self.warnings)))
 
-def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
+
+def run(config: WaveformConfig, inputs: Inputs, watch: Watch, past: State | None = None) -> Outcome:
     """Invert all bands; Ctrl-C ends it with the best model so far.
+
+    Args:
+        config, inputs: Of the job.
+        watch: Who looks on.
+        past: To go on from, to the same bits as if it had not been left.
 
     Raises:
         ValueError: The operator refuses the inputs, or a wavefield is not finite.
         KeyboardInterrupt: Before there is anything to keep; after that neither is raised, and the outcome says why it ended.
     """
-    log = _Log(time.perf_counter(), watch, [])
-    done: dict[int, BandResult] = {}
-    velocity, ending = inputs.velocity, None
+    log = _Log.of(watch, past)
+    done, velocity, ending = log.done, inputs.velocity, None
     try:
         for band in bands(config, shots.dt(inputs.survey)):
-            with log.listening(band):
-                objective = Objective.of(config, inputs, band)
-            for result in _rounds(objective, velocity, log):
+            if past is None:
+                rounds = _band(config, inputs, band, velocity, log)
+            elif band.number == past.round.objective.band.number:
+                rounds, past = _rounds(past.round, log), None
+            else:
+                continue  # ended before
+            for result in rounds:
                 done[band.number] = result
-            velocity = objective.velocity(result.model)
+            velocity = result.objective.velocity(result.model)
             if result.status == "interrupted":
                 break
     except KeyboardInterrupt:
@@ -140,34 +141,42 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch) -> Outcome:
     return Outcome(status, reason, tuple(done.values()), tuple(log.warnings))
 
 
-def _rounds(objective: Objective, velocity: np.ndarray, log: _Log) -> Iterator[BandResult]:
-    """Invert a band; a result after each round of iterations with one wavelet."""
-    config, limit, guess = objective.config, objective.band.iterations, objective.wavelet
-    every = config.source.estimate_every if config.source.estimate and config.source.estimate_every else limit
-    model, diagonal = objective.start(velocity), None
-    history: list[Record] = []
+def _band(config: WaveformConfig, inputs: Inputs, band: Band, velocity: np.ndarray, log: _Log) -> Iterator[BandResult]:
+    """Invert a band from a velocity [grid] on."""
+    with log.listening(band):
+        objective = Objective.of(config, inputs, band)
     log.watch.say(_describe(objective))
-    for first in range(0, limit, every):
-        with log.listening(objective.band):
-            objective = objective.tuned(model)
-            log.watch.say(_tuning(objective, first))
-            if not first:
-                if config.inversion.preconditioner != "none":
-                    diagonal = objective.diagonal(model, config.inversion.preconditioner, config.seed)
-                objective = _with_roughness(objective, model)
-        follow = _Follow(objective.band, history, first, log)
-        window = 3 if config.inversion.optimiser == "lbfgs" else 10
-        count, tolerance = min(every, limit - first), config.inversion.tolerance
-        with warnings.catch_warnings():  # the model that the round ends with is looked at below
-            warnings.simplefilter("ignore", UserWarning)
-            iterates = _iterates(objective, model, diagonal)  # computes the first one
-            outcome = descent.minimise(iterates, max_iterations=count, tolerance=tolerance, window=window, report=follow)
-        model = follow.best.model
-        if model.min() < (lowest := objective.wave.velocity_limits[0]):
-            log.warn(objective.band, f"velocities below the start model's lowest, {lowest:g} m/s: cells may be too large for their waves")
-        yield BandResult(objective.band, outcome.status, outcome.reason, objective, guess, model, follow.best.value, diagonal, tuple(history))
-        if outcome.status != "iteration-limit":
+    model = objective.start(velocity)
+    yield from _rounds(_tuned(Round(objective, objective.wavelet, model, (np.inf, model)), model, log), log)
+
+
+def _rounds(round_: Round, log: _Log) -> Iterator[BandResult]:
+    """Invert a band, from a round on; a result after each."""
+    source, limit = round_.objective.config.source, round_.objective.band.iterations
+    every = source.estimate_every if source.estimate and source.estimate_every else limit
+    while True:
+        result = _followed(round_, min(every, limit - round_.first), log)
+        yield result
+        following = round_.first + every
+        if result.status != "iteration-limit" or following >= limit:
             return
+        evaluated = result.round.history[-1]["evaluations"]
+        begun = dataclasses.replace(result.round, first=following, evaluated=evaluated, values=())
+        round_ = _tuned(begun, result.model, log)
+
+
+def _tuned(round_: Round, model: np.ndarray, log: _Log) -> Round:
+    """A round that begins at a model [n], with the wavelet fitted there; a band's first one also weighs the terms there."""
+    objective, diagonal = round_.objective, round_.diagonal
+    options, seed = objective.config.inversion, objective.config.seed
+    with log.listening(objective.band):
+        objective = objective.tuned(model)
+        log.watch.say(_tuning(objective, round_.first))
+        if not round_.first:
+            if options.preconditioner != "none":
+                diagonal = objective.diagonal(model, options.preconditioner, seed)
+            objective = _with_roughness(objective, model)
+    return dataclasses.replace(round_, objective=objective, diagonal=diagonal)
 
 
 def _with_roughness(objective: Objective, model: np.ndarray) -> Objective:
@@ -175,13 +184,31 @@ def _with_roughness(objective: Objective, model: np.ndarray) -> Objective:
     return objective if not weight else dataclasses.replace(objective, roughness=weight * objective.value(model))
 
 
-def _iterates(objective: Objective, model: np.ndarray, diagonal: np.ndarray | None) -> Iterator[Any]:
+def _followed(round_: Round, count: int, log: _Log) -> BandResult:
+    """A round to its end."""
+    objective = round_.objective
+    follow, options = _Follow(round_, log), objective.config.inversion
+    window = 3 if options.optimiser == "lbfgs" else 10
+    with warnings.catch_warnings():  # the model that the round ends with is looked at below
+        warnings.simplefilter("ignore", UserWarning)
+        iterates = _iterates(objective, round_.start, round_.diagonal)  # computes the first one
+        outcome = descent.minimise(
+            iterates, max_iterations=count, tolerance=options.tolerance, window=window, report=follow, past=round_.values
+        )  # fmt: skip
+    ended = dataclasses.replace(follow.round, start=follow.round.best[1])  # what the optimiser keeps is not needed any more
+    result = BandResult(outcome.status, outcome.reason, ended)
+    if result.model.min() < (lowest := objective.wave.velocity_limits[0]):
+        log.warn(objective.band, f"velocities below the start model's lowest, {lowest:g} m/s: cells may be too large for their waves")
+    return result
+
+
+def _iterates(objective: Objective, start: Any, diagonal: np.ndarray | None) -> Iterator[Any]:
     options, free, inputs = objective.config.inversion, objective.inputs.free, objective.inputs
     box = {"lower": inputs.lower[free], "upper": inputs.upper[free]}
-    metric = preconditioner(objective, np.ones(model.size) if diagonal is None else diagonal)
+    metric = preconditioner(objective, np.ones(np.count_nonzero(free)) if diagonal is None else diagonal)
     if options.optimiser == "lbfgs":
         return descent.lbfgs(
-            objective.value_and_gradient, model, **box, memory=options.memory, precondition=metric,
+            objective.value_and_gradient, start, **box, memory=options.memory, precondition=metric,
             first_step=options.step, max_step=options.max_step or np.inf,
         )  # fmt: skip
 
@@ -189,37 +216,39 @@ def _iterates(objective: Objective, model: np.ndarray, diagonal: np.ndarray | No
         value, gradient = objective.value_and_gradient(x)
         return value, metric(gradient)
 
-    return descent.adam(smoothed, model, **box, step=options.step)
+    return descent.adam(smoothed, start, **box, step=options.step)
 
 
 class _Follow:
-    """Keeps the best iterate and the history, and reports."""
+    """Takes a round from iterate to iterate, and reports."""
 
-    def __init__(self, band: Band, history: list[Record], first: int, log: _Log) -> None:
-        self._band, self._history, self._first, self._log = band, history, first, log
-        self._before = history[-1]["evaluations"] if history else 0
-        self.best: Any = None
+    def __init__(self, round_: Round, log: _Log) -> None:
+        self.round, self._log = round_, log
 
     def __call__(self, iterate: Any) -> None:
+        band = self.round.objective.band
         if not iterate.iteration and iterate.value > 0 and not iterate.gradient.any():
             advice = "Do waves reach the cells that may change, and are the sizes of data and wavelet comparable?"
-            raise checks.invalid("gradient", f"zero everywhere in band {self._band.number}", "other than zero somewhere", advice)
-        if self.best is None or iterate.value < self.best.value:
-            self.best = iterate
-        if self._first and not iterate.iteration:
-            return  # the model of the round before, with another wavelet
-        start = self._history[0]["misfit"] if self._history else iterate.value
-        record = {
-            "band": self._band.number,
-            "frequency": self._band.top,
-            "iteration": self._first + iterate.iteration,
+            raise checks.invalid("gradient", f"zero everywhere in band {band.number}", "other than zero somewhere", advice)
+        # The first model of a later round is that of the round before, with another wavelet: its record is there already.
+        record = None if self.round.first and not iterate.iteration else self._record(iterate)
+        self.round = advanced(self.round, iterate, record)
+        if record is not None:
+            self._log.watch.record(record)
+        self._log.keep(self.round)
+
+    def _record(self, iterate: Any) -> Record:
+        band, history = self.round.objective.band, self.round.history
+        start = history[0]["misfit"] if history else iterate.value
+        return {
+            "band": band.number,
+            "frequency": band.top,
+            "iteration": self.round.first + iterate.iteration,
             "misfit": iterate.value,
             "relative": iterate.value / start if start else 1.0,
-            "evaluations": self._before + iterate.evaluations,
+            "evaluations": self.round.evaluated + iterate.evaluations,
             "seconds": time.perf_counter() - self._log.began,
         }
-        self._history.append(record)
-        self._log.watch.record(record)
 
 
 def _describe(objective: Objective) -> str:
@@ -235,8 +264,3 @@ def _tuning(objective: Objective, first: int) -> str:
     """What was fitted and chosen before a round of iterations, in a line."""
     fitted = "wavelet fitted" + (" again" if first else "") if objective.config.source.estimate else "wavelet as given"
     return f"band {objective.band.number}: {fitted}, gradients with {objective.wave.differentiation}" + ("" if first else "; compiling ...")
-
-
-def history(results: Sequence[BandResult]) -> list[Record]:
-    """The records of all bands."""
-    return [record for result in results for record in result.history]

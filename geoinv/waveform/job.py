@@ -1,9 +1,11 @@
 """The full-waveform job: from a config to a directory of results."""
 
+import itertools
 import math
 import os
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from geoinv.datasets import line, shots
 from geoinv.datasets.files import sha256
 from geoinv.operators.grid import Grid
 
-from .. import rundir
+from .. import resuming, rundir
 from ..console import COLUMNS, IterationTable, progress
 from . import bands
 from .cells import sampled
@@ -24,6 +26,7 @@ from .inputs import Inputs, describe, load
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..checkpoints import Checkpoint
     from .inversion import BandResult, Outcome
 
 # A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
@@ -53,6 +56,7 @@ def invert(
     overwrite: bool = False,
     console: "Console",
     true_velocity: tuple[Grid, np.ndarray] | None = None,
+    checkpoint: "Checkpoint | None" = None,
 ) -> dict[str, Any]:
     """Invert a survey and write the results.
 
@@ -62,6 +66,7 @@ def invert(
         overwrite: Replace the results of an earlier run.
         console: Where progress is shown.
         true_velocity: The known model of a synthetic survey, its cells and m/s on them, to be compared in the report.
+        checkpoint: Of a run of this config that was stopped, to go on from.
 
     Returns:
         The summary, as written to summary.json.
@@ -74,18 +79,9 @@ def invert(
     inputs = load(config)
     bands.check(config, inputs)  # the bands warn themselves, when their turn comes
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     for text in check_lines(inputs):
-        say(text)
-    import tensorflow as tf
-
-    from . import inversion
-
-    tf.get_logger().setLevel("ERROR")  # every band has a program of its own, and TensorFlow would wonder why it traces so often
-    with IterationTable(console, COLUMNS["waveform"]) as table:
-        outcome = inversion.run(config, inputs, inversion.Watch(table.add, say))
+        _say(console, text)
+    outcome = _run(config, inputs, output, console, checkpoint)
     with progress(console, "prediction"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the final model, given when its band ended
         data, start_misfit = _prediction(outcome.last, inputs)
@@ -94,13 +90,35 @@ def invert(
     summary = _summary(config, inputs, outcome, data, model, start_misfit) | {"seconds": time.perf_counter() - began}
     rundir.clear(output)
     _export(config, inputs, model, output)
-    records = inversion.history(outcome.bands)
-    rundir.write(output, config=config, model=model, predicted=data, extra={"wavelet": _wavelets(outcome, inputs)}, history=records, summary=summary)
+    extra = {"wavelet": _wavelets(outcome, inputs)}
+    rundir.write(output, config=config, model=model, predicted=data, extra=extra, history=outcome.records, summary=summary)
     with progress(console, "figures and report"):
         from ..report import write
 
         write(output)
+    resuming.finish(output, outcome.status)
     return summary
+
+
+def _run(config: WaveformConfig, inputs: Inputs, output: Path, console: "Console", checkpoint: "Checkpoint | None") -> "Outcome":
+    """Invert with a table of iterations, and a checkpoint in the output directory after each."""
+    import tensorflow as tf
+
+    from . import inversion
+
+    tf.get_logger().setLevel("ERROR")  # every band has a program of its own, and TensorFlow would wonder why it traces so often
+    keeper = resuming.Keeper.of(config, output, _files(config), checkpoint)
+    past = None if checkpoint is None else inversion.State.of(checkpoint, config, inputs)
+    numbers = itertools.count(0 if checkpoint is None else checkpoint.number + 1)
+    with IterationTable(console, COLUMNS["waveform"]) as table:
+        for record in past.records if past else []:
+            table.add(record)
+        watch = inversion.Watch(table.add, partial(_say, console), lambda state: keeper.save(next(numbers), *state.to_checkpoint()))
+        return inversion.run(config, inputs, watch, past)
+
+
+def _say(console: "Console", text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _prediction(last: "BandResult", inputs: Inputs) -> tuple[xarray.Dataset, float]:
@@ -109,7 +127,7 @@ def _prediction(last: "BandResult", inputs: Inputs) -> tuple[xarray.Dataset, flo
     At the survey's samples, in true time and in its unit: what a raw trace is through the band's filter.
     """
     objective, first = last.objective, last.objective.start(inputs.velocity)
-    suited = objective.with_wavelet(last.guess).fitted(first)
+    suited = objective.with_wavelet(last.round.guess).fitted(first)
     times = inputs.survey["time"].values
     weigh = objective.gathers.weights.at(times)
 
@@ -157,9 +175,9 @@ def _model(outcome: "Outcome", inputs: Inputs, truth: np.ndarray | None) -> xarr
         fields["true_velocity"] = truth
     made = xarray.Dataset({name: grid.to_xarray(values.astype(np.float32), name=name, units="m/s") for name, values in fields.items()})
     made["free"] = grid.to_xarray(inputs.free.astype(np.int8), name="free")
-    if last.diagonal is not None:
+    if last.round.diagonal is not None:
         lit = np.zeros(grid.shape, np.float32)
-        lit[inputs.free] = last.diagonal / last.diagonal.max()
+        lit[inputs.free] = last.round.diagonal / last.round.diagonal.max()
         made["illumination"] = grid.to_xarray(lit, name="illumination")
     return made.assign_attrs(line.place(inputs.survey))
 
@@ -170,7 +188,7 @@ def _wavelets(outcome: "Outcome", inputs: Inputs) -> xarray.Dataset:
     filters = [each.objective.filter for each in outcome.bands]
     lead = max(math.ceil(each.lead * each.interval / dt) for each in filters)
     found = {}
-    for name, of in (("guess", lambda each: each.guess), ("wavelet", lambda each: each.objective.wavelet)):
+    for name, of in (("guess", lambda each: each.round.guess), ("wavelet", lambda each: each.objective.wavelet)):
         means = [of(each).reshape(-1, of(each).shape[-1]).mean(axis=0) for each in outcome.bands]
         rows = [inputs.unit * each.undone(mean, samples, lead) for each, mean in zip(filters, means, strict=True)]
         found[name] = (("band", "time"), np.array(rows))
@@ -210,7 +228,7 @@ def _summary(
 
 
 def _band(result: "BandResult") -> dict[str, Any]:
-    wave, first, last = result.objective.wave, result.history[0], result.history[-1]
+    wave, first, last = result.objective.wave, result.round.history[0], result.round.history[-1]
     return {
         "band": result.band.number,
         "frequency": result.band.top,

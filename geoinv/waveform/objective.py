@@ -198,9 +198,16 @@ class Objective:
 
     def tuned(self, model: np.ndarray) -> "Objective":
         """The same with the wavelet fitted at a model, and with what the operator keeps chosen for it."""
-        tuned = self.fitted(model)
-        highest = adjoint_top(self.band.corners, tuned.wave.wavelet, tuned.wave.dt)
-        return dataclasses.replace(tuned, wave=changed(tuned.wave, differentiation=snapshots(self.config, tuned.wave, highest)))
+        return self.fitted(model)._with_snapshots()
+
+    def taken_up(self, wavelet: np.ndarray, roughness: float) -> "Objective":
+        """The same as it was once tuned, with the wavelet and the weight of the roughness that it had then."""
+        fitted = self.with_wavelet(wavelet) if self.config.source.estimate else self
+        return dataclasses.replace(fitted, roughness=roughness)._with_snapshots()
+
+    def _with_snapshots(self) -> "Objective":
+        highest = adjoint_top(self.band.corners, self.wave.wavelet, self.wave.dt)
+        return dataclasses.replace(self, wave=changed(self.wave, differentiation=snapshots(self.config, self.wave, highest)))
 
     def with_wavelet(self, wavelet: np.ndarray) -> "Objective":
         """The same with another wavelet, [time] or [shot, source, time] at the band's samples."""
