@@ -8,34 +8,24 @@ After `reset` the next dense gradient takes the place of what is there, so that 
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, final
 
 import numpy as np
 import tensorflow as tf
 
 from geoinv.operators import checks
 
-Gradient = Any  # a tensor, tf.IndexedSlices or a Window
+from .gradients import Gradient, Window, finite, fitting
+
 Precision = Literal["same", "float64", "kahan"]
 PRECISIONS = ("same", "float64", "kahan")
+Transform = Callable[[list[tf.Tensor]], Sequence[tf.Tensor]]
 
 #: Length of the rows of a buffer, where the last axis is longer than a few of them: scattering costs as much for a row as for 60 of its entries.
 ROW, LONG = 32, 256
-
-
-class Window(NamedTuple):
-    """The gradient of a block of a variable, zero elsewhere.
-
-    Args:
-        values: Of the block, as many axes as the variable.
-        start: Index of its first entry along each axis.
-    """
-
-    values: Any
-    start: Any
 
 
 @final
@@ -89,14 +79,14 @@ class _Buffer:
             found = total + part
             self.lost.assign((found - total) - part)
         self.total.assign(found)
-        return _finite(found)
+        return finite(found)
 
     def scatter(self, rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Add to some rows [k], which may repeat, [k, entry]; whether their sums are finite."""
         values = tf.cast(values, self.total.dtype)
         if self.lost is None:
             self.total.scatter_add(tf.IndexedSlices(values, rows))
-            return _finite(tf.gather(self.total, rows))
+            return finite(tf.gather(self.total, rows))
         rows, place = tf.unique(rows)
         values = tf.math.unsorted_segment_sum(values, place, tf.size(rows))
         total = tf.gather(self.total, rows)
@@ -104,7 +94,7 @@ class _Buffer:
         found = total + part
         self.lost.scatter_update(tf.IndexedSlices((found - total) - part, rows))
         self.total.scatter_update(tf.IndexedSlices(found, rows))
-        return _finite(found)
+        return finite(found)
 
     def of_slices(self, slices: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Rows and values of a gradient of some entries along the first axis, and whether there are such entries."""
@@ -144,10 +134,6 @@ class _Buffer:
             if each is not None:
                 each.assign(tf.zeros_like(each))
         return True
-
-
-def _finite(values: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_all(tf.math.is_finite(values))
 
 
 @final
@@ -284,12 +270,13 @@ class GradientAccumulator:
             self._refuse_none()
             return [each / tf.cast(self.count, each.dtype) for each in self.sum()]
 
-    def apply(self, optimizer: Any, *, mean: bool = True) -> None:
-        """Let an optimiser change the variables by the mean gradient, or by the sum, and begin anew.
+    def apply(self, optimizer: Any, *, divisor: float | None = None, transform: Transform | None = None) -> None:
+        """Let an optimiser change the variables by the mean gradient, and begin anew.
 
         Args:
             optimizer: With `apply_gradients`, as those of Keras have.
-            mean: Or the sum.
+            divisor: Of the sums: the number of batches by default; 1 for the sums themselves, the number of units where batches differ in size.
+            transform: Of the means, a list of tensors to such a list, in TensorFlow: smoothing, for instance.
 
         Raises:
             ValueError: Nothing was added, or sums that are not finite: the variables are as they were then.
@@ -299,20 +286,42 @@ class GradientAccumulator:
             self._verify()
             if not getattr(optimizer, "built", True):
                 optimizer.build(list(self._given))
-            self._applied(optimizer)(tf.constant(self.count if mean else 1, tf.int64))
+            self._applied(optimizer, transform)(tf.constant(self.count if divisor is None else divisor, tf.float64))
             self.reset()
 
-    def _applied(self, optimizer: Any) -> Any:
-        """What lets an optimiser change the variables; one program for each optimiser."""
-        if optimizer not in self._programs:
+    def _applied(self, optimizer: Any, transform: Transform | None) -> Any:
+        """What lets an optimiser change the variables; one program for each."""
+        if (optimizer, transform) not in self._programs:
 
-            def change(count: tf.Tensor) -> None:
+            def change(divisor: tf.Tensor) -> None:
                 sums = [buffer.value() for buffer in self._buffers]
-                means = [tf.cast(each / tf.cast(count, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
-                optimizer.apply_gradients(list(zip(means, self._given, strict=True)))
+                means = [tf.cast(each / tf.cast(divisor, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
+                optimizer.apply_gradients(list(zip(transform(means) if transform else means, self._given, strict=True)))
 
-            self._programs[optimizer] = tf.function(change, jit_compile=self._jit)
-        return self._programs[optimizer]
+            self._programs[optimizer, transform] = tf.function(change, jit_compile=self._jit)
+        return self._programs[optimizer, transform]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What has been added so far, as arrays, which `from_arrays` takes back to the bit.
+
+        Raises:
+            ValueError: It is not finite.
+        """
+        with self._lock:
+            self._verify()
+            return {"count": np.asarray(self.count), **{f"buffer{k}": each.numpy() for k, each in enumerate(self._state)}} if self.count else {}
+
+    def from_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `to_arrays` gave, of an accumulator for such variables."""
+        with self._lock:
+            self.reset()
+            for k, each in enumerate(self._state if arrays else ()):
+                each.assign(arrays[f"buffer{k}"])
+            self._count.assign(int(arrays.get("count", 0)))
+
+    @property
+    def _state(self) -> list[tf.Variable]:
+        return [each for buffer in self._buffers for each in (buffer.total, buffer.lost) if each is not None]
 
     def reset(self) -> None:
         """Begin anew."""
@@ -330,34 +339,8 @@ class GradientAccumulator:
         return given
 
     def _fitting(self, number: int, gradient: Gradient) -> Gradient:
-        name, shape, dtype = f"gradient of {self._name(number)}", self._buffers[number].shape, self.variables[number].dtype
-        if gradient is None:
-            raise checks.invalid(name, None, "a tensor", "Does the loss depend on this variable?")
-        values = tf.convert_to_tensor(gradient.values if isinstance(gradient, tf.IndexedSlices | Window) else gradient)
-        if isinstance(gradient, Window):
-            self._inside(name, values.shape, gradient.start, shape)
-            gradient = Window(values, tf.cast(tf.convert_to_tensor(gradient.start), tf.int64))
-        elif isinstance(gradient, tf.IndexedSlices):
-            if tuple(values.shape[1:]) != shape[1:]:
-                raise checks.invalid(name, f"slices of shape {tuple(values.shape[1:])}", f"of {shape[1:]}")
-            known = tf.get_static_value(tf.convert_to_tensor(gradient.indices))
-            if known is not None and (np.shape(known) != tuple(values.shape[:1]) or np.any((known < 0) | (known >= shape[0]))):
-                raise checks.invalid(name, f"slices at {np.asarray(known).tolist()}", f"one for each of them, from 0 to {shape[0] - 1}")
-            gradient = tf.IndexedSlices(values, tf.convert_to_tensor(gradient.indices))
-        else:
-            gradient = values
-            if tuple(values.shape) != tuple(self.variables[number].shape):
-                raise checks.invalid(name, f"of shape {tuple(values.shape)}", f"of {tuple(self.variables[number].shape)}")
-        if values.dtype != dtype:
-            raise checks.invalid(name, f"of type {values.dtype.name}", dtype.name)
-        return gradient
-
-    def _inside(self, name: str, block: Any, start: Any, shape: tuple[int, ...]) -> None:
-        if len(block) != len(shape) or None in tuple(block):
-            raise checks.invalid(name, f"a window of shape {tuple(block)}", f"of {len(shape)} axes of known length")
-        known = tf.get_static_value(tf.convert_to_tensor(start))
-        if known is not None and (np.shape(known) != (len(shape),) or np.any(known < 0) or np.any(np.asarray(known) + list(block) > shape)):
-            raise checks.invalid(name, f"a window of {tuple(block)} from {np.asarray(known).tolist()} on", f"inside of {shape}")
+        variable, name = self.variables[number], f"gradient of {self._name(number)}"
+        return fitting(name, gradient, tuple(variable.shape), variable.dtype)
 
     def _refuse_none(self) -> None:
         if not self.count:
@@ -385,7 +368,7 @@ class GradientAccumulator:
         )
         if gradients is not None:
             given = gradients[number]
-            whole = bool(_finite(given.values if isinstance(given, tf.IndexedSlices | Window) else given))
+            whole = bool(finite(given.values if isinstance(given, tf.IndexedSlices | Window) else given))
             whose = "whose sum overflows" if whole else "that is not finite"
         advice = "The variables are as they were. Where sums overflow, sum in float64 or scale the loss."
         raise checks.invalid(f"gradient of {self._name(number)}", f"{whose} in {of}", "finite", advice)

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from benchmark_cases import peak_memory, timed
 
-from geoinv.accumulator import GradientAccumulator, Window
+from geoinv.accumulator import GradientAccumulator
+from geoinv.gradients import Window
 
 Figures = Iterator[tuple[str, str, float, str]]
 MICRO_BATCHES = 8

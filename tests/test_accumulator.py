@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from geoinv.accumulator import GradientAccumulator, Window
+from geoinv.accumulator import GradientAccumulator
+from geoinv.gradients import Window
 
 RANDOM = np.random.default_rng(0)
 #: Shapes with rows that are whole, padded, short and alone.
@@ -321,3 +322,29 @@ def test_nothing_is_applied_before_anything_was_added() -> None:
 def test_other_variables_are_refused(given: Any) -> None:
     with pytest.raises(ValueError, match="Invalid 'variables'"):
         GradientAccumulator(given)
+
+
+@pytest.mark.parametrize("precision", ["same", "float64", "kahan"])
+def test_sums_go_on_from_arrays_to_the_bit(precision: Any) -> None:
+    random = np.random.default_rng(5)
+    batches = [random.normal(size=(9, 300)).astype(np.float32) for _ in range(5)]
+    (variable,) = variables([(9, 300)])
+    whole, half, rest = (GradientAccumulator([variable], precision=precision) for _ in range(3))
+    for number, batch in enumerate(batches):
+        whole.add([batch])
+        (half if number < 3 else rest).add([batch])
+        if number == 2:
+            rest.from_arrays(half.to_arrays())
+    assert rest.count == 5
+    np.testing.assert_array_equal(rest.sum()[0], whole.sum()[0])
+    rest.from_arrays(GradientAccumulator([variable], precision=precision).to_arrays())
+    assert rest.count == 0
+
+
+def test_sums_are_divided_and_changed_before_an_optimiser_has_them() -> None:
+    (variable,) = variables([(4,)])
+    before, made = variable.numpy(), GradientAccumulator([variable])
+    made.add([np.full(4, 6.0, np.float32)])
+    made.add([np.full(4, 2.0, np.float32)])
+    made.apply(tf.keras.optimizers.SGD(1.0), divisor=16, transform=lambda means: [tf.cumsum(each) for each in means])
+    np.testing.assert_allclose(before - variable.numpy(), 0.5 * np.arange(1, 5), rtol=1e-6)

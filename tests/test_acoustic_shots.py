@@ -11,8 +11,8 @@ from waves import Case
 
 from geoinv.operators import AcousticWave, Acquisition, Grid, testing
 from geoinv.operators.forward import Linearization
+from geoinv.operators.parallel import cores
 from geoinv.operators.seismic import Absorbing, wavelets
-from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity import Checkpointed, Every, StoreAll
 
 CASE = Case(2, "free surface", 2, tf.float64, ("velocity", "wavelet", "initial"), 1, StoreAll())

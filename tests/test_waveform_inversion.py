@@ -12,7 +12,7 @@ import tensorflow as tf
 from geoinv import config
 from geoinv.datasets import netcdf, synthetic
 from geoinv.operators.grid import Grid
-from geoinv.operators.seismic.shots import cores
+from geoinv.operators.parallel import cores
 from geoinv.operators.sensitivity.strategy import Checkpointed, Every, StoreAll
 from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import inversion as waveform

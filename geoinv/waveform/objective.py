@@ -15,8 +15,8 @@ import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
 from geoinv.operators import checks
+from geoinv.operators.parallel import cores
 from geoinv.operators.seismic import AcousticWave, limits, wavelets
-from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import StoreAll
 
 from . import source_wavelet, traces

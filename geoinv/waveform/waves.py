@@ -9,8 +9,8 @@ import numpy as np
 from geoinv.datasets import shots
 from geoinv.operators import checks
 from geoinv.operators.grid import Grid
+from geoinv.operators.parallel import cores
 from geoinv.operators.seismic import Absorbing, AcousticWave, Acquisition
-from geoinv.operators.seismic.shots import cores
 from geoinv.operators.sensitivity.strategy import Checkpointed, Every, Strategy
 
 from .bands import check_snapshots, fastest, snapshot_interval

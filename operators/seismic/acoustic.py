@@ -22,6 +22,7 @@ import tensorflow as tf
 from .. import checks, stencils
 from ..forward import ForwardOperator, Linearization, Nest, conform
 from ..grid import Grid
+from ..parallel import each, in_turn
 from ..sensitivity.looped import Looped
 from ..sensitivity.strategy import StoreAll, Strategy
 from ..sparse import CSRMatrix
@@ -35,7 +36,7 @@ from .lattice import Lattice
 from .materials import Rock
 from .runs import Run
 from .scheme import Scheme
-from .shots import Gradient, Loop, Memory, each, in_turn
+from .shots import Gradient, Loop, Memory
 
 PARAMETERS = ("velocity", "density", "wavelet", "initial")
 ORDERS = (2, 4, 6, 8)

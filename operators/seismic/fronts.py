@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import scipy.sparse
 
+from ..parallel import cores
 from . import marching, paths
 from .marching import Front, Rows, Shot
 from .nodes import Nodes
-from .shots import cores
 
 #: Bytes that assembled triangles may take; larger ones are assembled again for each tangent.
 ASSEMBLED = 2e9

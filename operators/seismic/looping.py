@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from ..forward import Nest
+from ..parallel import cores
 from ..sensitivity.looped import Looped
 from ..sensitivity.strategy import Plan, Strategy
-from .shots import cores
 
 if TYPE_CHECKING:
     from .acoustic import AcousticWave

@@ -1,16 +1,12 @@
 """The shots of a survey: each one program on one core, side by side; its time loop cut into segments where there are checkpoints."""
 
-import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, NamedTuple, final
 
 import tensorflow as tf
 
+from ..parallel import cores
 from ..sensitivity.reversal import run_back, run_kept
 from ..sensitivity.strategy import Plan
 from .boxes import Box
@@ -19,7 +15,6 @@ from .program import Program, Spots
 from .scheme import Scheme
 from .stepping import Material, Profiles, State
 
-Result = TypeVar("Result")
 #: What XLA takes to compile one program, bytes; measured, and much the same for all of them.
 COMPILING = 110_000_000
 #: And the programs of every further spread (see `points.spreads`); forward and adjoint together.
@@ -28,41 +23,6 @@ ANOTHER = 70_000_000
 MOST_PROGRAMS = 64
 #: Steps of a run that looks for the one that failed.
 _FEW = 3
-
-
-def cores() -> int:
-    """How many shots run side by side: the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def each(function: Callable[[int], Result], count: int) -> list[Result]:
-    """``function(shot)`` of every shot, as many at a time as there are cores, in order.
-
-    In a graph the shots are nodes that do not depend on one another, which TensorFlow runs side by side by itself; in eager mode
-    threads do that, for a compiled program waits outside of Python. What a shot computes does not depend on the others: results are
-    the same bit for bit, however many there are at a time.
-    """
-    if not tf.executing_eagerly() or count == 1:
-        return [function(shot) for shot in range(count)]
-    with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(function, range(count)))
-
-
-def in_turn(function: Callable[[int], Result], count: int) -> Iterator[Result]:
-    """The same one by one, each when it is asked for: ahead of that, as many are computed as there are cores."""
-    if not tf.executing_eagerly() or count == 1:
-        yield from map(function, range(count))
-        return
-    with ThreadPoolExecutor(cores()) as pool:
-        try:
-            rest = iter(range(count))
-            ahead = deque(pool.submit(function, shot) for shot in islice(rest, cores()))
-            while ahead:
-                found = ahead.popleft().result()
-                ahead.extend(pool.submit(function, shot) for shot in islice(rest, 1))
-                yield found
-        finally:  # where one failed, or nobody asks for more
-            pool.shutdown(cancel_futures=True)
 
 
 class Medium(NamedTuple):

@@ -9,7 +9,7 @@ transpose of the step has the same form, so that one code runs both, and the gra
 :math:`\mu^{n+1} (r^n + s^n) / C`.
 
 A state keeps its fields in a ring of slots. Each step writes a slot that nothing reads any more: the loop copies nothing, and as no
-expression reads what it writes XLA vectorises it. One shot is one program on one core; shots run side by side (`shots.each`). That
+expression reads what it writes XLA vectorises it. One shot is one program on one core; shots run side by side (`parallel.each`). That
 is faster than XLA's own threads, which never split a loop that writes in place, and one shot's fields stay in the cache.
 """
 
