@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import xarray
 
 from geoinv.operators import checks
@@ -37,6 +38,34 @@ def attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: As `read`.
     """
     return dict(_opened(path, lambda dataset: dataset.attrs))
+
+
+class Layout(NamedTuple):
+    """Of a variable: dimensions, shape, dtype, and the shape of its chunks where it has any."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: tuple[int, ...] | None
+
+
+def layout(path: str | os.PathLike[str]) -> dict[str, Layout]:
+    """The variables of a netCDF-4 file that hold numbers, without reading them.
+
+    Raises:
+        ValueError: As `read`; numbers that are stored scaled.
+    """
+
+    def laid_out(dataset: xarray.Dataset) -> dict[str, Layout]:
+        return {str(name): _layout(str(name), each) for name, each in dataset.variables.items() if each.dtype.kind in "fiub"}
+
+    return dict(_opened(path, laid_out))
+
+
+def _layout(name: str, variable: xarray.Variable) -> Layout:
+    if {"scale_factor", "add_offset"} & set(variable.encoding):
+        raise checks.invalid("variable", f"'{name}', stored scaled", "stored as it is", "Write it as float32.")
+    return Layout(tuple(map(str, variable.dims)), variable.shape, variable.dtype, variable.encoding.get("chunksizes"))
 
 
 def read(path: str | os.PathLike[str]) -> xarray.Dataset:

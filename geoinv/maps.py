@@ -1,5 +1,6 @@
 """Model maps: from what is solved for to what the physics takes. Each is a forward operator, so maps chain with ``@``."""
 
+import abc
 import functools
 from dataclasses import dataclass
 from typing import Any, final
@@ -57,67 +58,139 @@ class ActiveCells(ForwardOperator):
         raise checks.invalid("subset", "of a model map", "taken of the physics", "A map has no units.")
 
 
+class Elementwise(ForwardOperator):
+    """A function of each entry by itself; a concrete one has the model's `shape` and `dtype`, and gives its derivatives."""
+
+    shape: tuple[int, ...]
+    dtype: tf.DType
+
+    @abc.abstractmethod
+    def derivatives(self, model: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Values, first and second derivatives, each of the model's shape."""
+
+    @property
+    def model_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.shape, self.dtype)
+
+    @property
+    def data_spec(self) -> tf.TensorSpec:
+        return self.model_spec
+
+    def forward(self, model: tf.Tensor) -> tf.Tensor:
+        return self.derivatives(model)[0]
+
+    def linearize(self, model: tf.Tensor) -> Linearization:
+        value, slope, bend = self.derivatives(model)
+        return Linearization(self.model_spec, self.data_spec, value, lambda v: slope * v, lambda w: slope * w, lambda v, w: bend * v * w)
+
+    def subset(self, units: Any) -> "Elementwise":
+        raise checks.invalid("subset", "of a model map", "taken of the physics", "A map has no units.")
+
+
 @final
 @dataclass(frozen=True, eq=False)
-class Exponential(ForwardOperator):
+class Exponential(Elementwise):
     """``exp(m)`` for each entry: keeps a property positive while its logarithm is solved for.
 
     Args:
         shape: Of the model.
+        dtype: tf.float64 or tf.float32.
     """
 
     shape: tuple[int, ...]
+    dtype: tf.DType = tf.float64
 
-    @property
-    def model_spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec(self.shape, tf.float64)
-
-    @property
-    def data_spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec(self.shape, tf.float64)
-
-    def forward(self, model: tf.Tensor) -> tf.Tensor:
-        return tf.exp(model)
-
-    def linearize(self, model: tf.Tensor) -> Linearization:
+    def derivatives(self, model: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         value = tf.exp(model)
-        return Linearization(self.model_spec, self.data_spec, value, lambda v: value * v, lambda w: value * w, lambda v, w: value * v * w)
-
-    def subset(self, units: Any) -> "Exponential":
-        raise checks.invalid("subset", "of a model map", "taken of the physics", "A map has no units.")
+        return value, value, value
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Reciprocal(ForwardOperator):
+class Reciprocal(Elementwise):
     """``1 / m`` for each entry, zero where m is: slowness from velocity, or the other way about.
 
     Args:
         shape: Of the model.
+        dtype: tf.float64 or tf.float32.
     """
 
     shape: tuple[int, ...]
+    dtype: tf.DType = tf.float64
 
-    @property
-    def model_spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec(self.shape, tf.float64)
-
-    @property
-    def data_spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec(self.shape, tf.float64)
-
-    def forward(self, model: tf.Tensor) -> tf.Tensor:
-        return tf.math.reciprocal_no_nan(model)
-
-    def linearize(self, model: tf.Tensor) -> Linearization:
+    def derivatives(self, model: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         value = tf.math.reciprocal_no_nan(model)
-        slope = -(value**2)
-        return Linearization(
-            self.model_spec, self.data_spec, value, lambda v: slope * v, lambda w: slope * w, lambda v, w: -2 * slope * value * v * w
-        )
+        return value, -(value**2), 2 * value**3
 
-    def subset(self, units: Any) -> "Reciprocal":
-        raise checks.invalid("subset", "of a model map", "taken of the physics", "A map has no units.")
+
+@final
+@dataclass(frozen=True, eq=False)
+class Bounded(Elementwise):
+    """``l + (u - l) / (1 + exp(-m))`` for each entry: keeps a property between bounds while any number is solved for.
+
+    Args:
+        lower, upper: Bounds l and u, numbers or arrays [shape].
+        shape: Of the model.
+        dtype: tf.float64 or tf.float32.
+
+    Raises:
+        ValueError: Bounds that are not finite, or crossed.
+    """
+
+    lower: np.ndarray | float
+    upper: np.ndarray | float
+    shape: tuple[int, ...]
+    dtype: tf.DType = tf.float64
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            bound = np.broadcast_to(checks.finite(name, getattr(self, name)), self.shape)
+            object.__setattr__(self, name, bound.astype(self.dtype.as_numpy_dtype))
+        if not np.all(self.lower < self.upper):
+            raise checks.invalid("bounds", "crossed", "lower < upper everywhere")
+
+    def derivatives(self, model: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        part, width = tf.sigmoid(model), self.upper - self.lower
+        slope = width * part * (1 - part)
+        return self.lower + width * part, slope, slope * (1 - 2 * part)
+
+    def inverse(self, values: Any) -> tf.Tensor:
+        """The model that gives values between the bounds.
+
+        Raises:
+            ValueError: Values at the bounds, or beyond.
+        """
+        given = checks.finite("values", values, dtype=self.dtype.as_numpy_dtype)
+        if outside := int(np.sum((given <= self.lower) | (given >= self.upper))):
+            raise checks.invalid("values", f"with {outside} at the bounds or beyond", "between them")
+        return tf.constant(np.log((given - self.lower) / (self.upper - given)), self.dtype)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Weighted(Elementwise):
+    """``r + w m`` for each entry: a reference changes by as much as its weight allows, and not where that is zero.
+
+    Args:
+        reference, weights: r and w, arrays of one shape.
+        dtype: tf.float64 or tf.float32.
+    """
+
+    reference: np.ndarray
+    weights: np.ndarray
+    dtype: tf.DType = tf.float64
+
+    def __post_init__(self) -> None:
+        checks.shape("weights", self.weights, np.shape(self.reference))
+        for name in ("reference", "weights"):
+            object.__setattr__(self, name, checks.finite(name, getattr(self, name)).astype(self.dtype.as_numpy_dtype))
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.reference.shape
+
+    def derivatives(self, model: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return self.reference + self.weights * model, tf.constant(self.weights), tf.zeros_like(model)
 
 
 @final

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from geoinv.maps import ActiveCells, Exponential, Reciprocal, WithTrend
+from geoinv.maps import ActiveCells, Bounded, Exponential, Reciprocal, Weighted, WithTrend
 from geoinv.operators.forward import ForwardOperator
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.operators.grid import Grid
@@ -24,6 +24,8 @@ MAPS = {
     "active": lambda: ActiveCells(ACTIVE),
     "exponential": lambda: Exponential((5,)),
     "reciprocal": lambda: Reciprocal((5,)) @ Exponential((5,)),
+    "bounded": lambda: Bounded(-1.0, np.linspace(2.0, 5.0, 5), (5,)),
+    "weighted": lambda: Exponential((5,)) @ Weighted(np.linspace(-1.0, 1.0, 5), np.array([0.0, 1.0, 0.5, 0.0, 2.0])),
     "trend": lambda: WithTrend(GravityPrism(GRID, STATIONS) @ ActiveCells(ACTIVE), TERMS * 1e-8),
     "trend of a nonlinear operator": lambda: WithTrend(physics() @ Exponential((7,)), TERMS * 1e-8),
 }
@@ -64,6 +66,34 @@ def test_reciprocal_and_its_curvature() -> None:
     np.testing.assert_allclose(at.data, [2.0, -0.5, 0.0, 0.25])
     np.testing.assert_allclose(at.jvp(v), [-4.0, -0.5, 0.0, -0.25])
     np.testing.assert_allclose(at.hessian_product(v, w), 2 * np.array([8.0, -0.125, 0.0, 1 / 64]) * v * w)
+
+
+def test_bounded_values_and_their_inverse() -> None:
+    """tanh in other words: l + (u - l) (1 + tanh(m / 2)) / 2."""
+    lower, upper = np.array([-1.0, 0.0, 1400.0]), np.array([3.0, 1e-3, 6000.0])
+    bounded, model = Bounded(lower, upper, (3,)), np.array([-2.0, 0.3, 5.0])
+    np.testing.assert_allclose(bounded(model), lower + (upper - lower) * (1 + np.tanh(model / 2)) / 2, rtol=1e-14)
+    np.testing.assert_allclose(bounded.inverse(bounded(model)), model, rtol=1e-12)
+    np.testing.assert_allclose(bounded([-1e3, 1e3, 0.0]), [-1.0, 1e-3, 3700.0])
+    v, w = np.random.default_rng(4).normal(size=(2, 3))
+    step = 1e-3
+    differences = (bounded(model + step * v) - 2 * bounded(model) + bounded(model - step * v)) / step**2
+    np.testing.assert_allclose(bounded.linearize(tf.constant(model)).hessian_product(v, w) * v, differences * w, rtol=1e-4)
+    single = Bounded(1.0, 2.0, (2,), tf.float32)
+    assert single([0.0, 1.0]).dtype == tf.float32
+    with pytest.raises(ValueError, match=r"'values' with 1 at the bounds or beyond"):
+        bounded.inverse([-1.0, 5e-4, 2000.0])
+    with pytest.raises(ValueError, match=r"'bounds' crossed"):
+        Bounded(1.0, 0.0, (2,))
+
+
+def test_weights_of_zero_hold_the_reference() -> None:
+    reference, weights = np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])
+    weighted = Weighted(reference, weights)
+    np.testing.assert_array_equal(weighted([9.0, -1.0, 4.0]), [1.0, 1.0, 5.0])
+    np.testing.assert_array_equal(weighted.linearize(tf.zeros(3, tf.float64)).vjp([1.0, 1.0, 1.0]), weights)
+    with pytest.raises(ValueError, match="'weights' of shape"):
+        Weighted(reference, weights[:2])
 
 
 def test_trend_is_added_to_the_physics() -> None:

@@ -8,8 +8,8 @@ import pytest
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
-def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
-    inversion, sparse, waves, arrivals, sensitivity = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inversion, sparse, waves, arrivals, sensitivity, training = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(inversion, str(README), "exec"), {})
     assert capsys.readouterr().out.startswith("Reached the target: chi2")
     exec(compile(sparse, str(README), "exec"), {})
@@ -22,6 +22,9 @@ def test_the_python_examples_print_what_they_say(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.splitlines() == ["2.183 s, 2.183 s", "38 (38, 4000)"]
     exec(compile(sensitivity, str(README), "exec"), {})
     assert capsys.readouterr().out.splitlines() == ["(400,)", "3 1198"]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(training, str(README), "exec"), {})
+    assert capsys.readouterr().out.splitlines() == ["iteration-limit 100 True"]
 
 
 def test_its_pictures_are_there() -> None:

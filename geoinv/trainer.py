@@ -1,0 +1,229 @@
+"""Fitting a large gridded model to a survey that need not fit in memory: batches, gradients summed in place, runs that survive a kill."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from geoinv.datasets.batches import Blocks
+from geoinv.datasets.units import Arrays, Units
+from geoinv.operators import checks
+from geoinv.operators.forward import Nest
+
+from . import checkpoints
+from .accumulator import Precision, Transform
+from .checkpoints import Checkpoint
+from .training.loss import Mapped, Penalty, as_loss
+from .training.methods import GaussNewton, as_method
+from .training.metrics import Metrics
+from .training.task import Record, Size, Task
+
+#: A condition to stop on: the history to the reason, or None to go on.
+Stop = Callable[[Sequence[Record]], str | None]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Where the training ended and why.
+
+    Args:
+        status: 'iteration-limit', 'stopped' (by the condition), 'converged' (no step decreases the loss) or 'interrupted'.
+        reason: In a sentence.
+        model: Structured as the first one; what the map makes of it where there is one.
+        history: A record a step.
+    """
+
+    status: str
+    reason: str
+    model: Nest
+    history: Sequence[Record]
+
+
+@final
+class Trainer:
+    r"""Minimises the mean of a loss over the units of a survey, plus a penalty,
+
+    .. math:: \frac{1}{N} \sum_u \phi_u(m) + R(m)
+
+    a batch of units at a time. Each batch's gradients are summed in place, block after block in the order of their units. A block is what is
+    computed at once, whatever the batch: the sum of a batch has the same bits however it came to be, and another size of block changes it
+    by rounding only. The same arguments give the same run to the bit; so does one that was killed, from its last checkpoint on.
+
+    Args:
+        loss: Of a block of units, summed over them: a function of (model, batch) in TensorFlow, where the batch holds the survey's arrays
+            [unit, ...] and the units' numbers as "unit"; or `Fit(operator)`, whose gradients are those of the operator, one block on each core.
+        start: First model: a nest of float32 or float64 arrays; of what goes into the map where there is one.
+        data: The survey: `Arrays`, or a `SurveyFile` that is read a few blocks ahead; a dict of arrays [unit, ...] is taken as `Arrays`.
+        optimizer: One of Keras, `LBFGS()` or `GaussNewton()`; Adam by default.
+        batch: Units to a step, a function of (iteration, history), or None for all of them.
+        block: Units that are computed at once.
+        penalty: R, a function of the model (before the map) in TensorFlow.
+        map: From what is changed to the model that the loss takes, such as `maps.Bounded` or a network.
+        smoothing: Of the mean gradients, from a list of tensors (the model's leaves) to such a list, in TensorFlow.
+        precision: Of the sums: "same" as the model's, "float64" or "kahan".
+        seed: Of the order of the blocks in each epoch; the survey's order if None.
+        directory: Where history.csv and checkpoints are kept.
+        checkpoint_seconds: Between checkpoints, at least; they are made after steps and within them, after blocks.
+        tensorboard: Whether scalars for TensorBoard are written there, too.
+
+    Raises:
+        ValueError: Arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        loss: Any,
+        start: Nest,
+        data: Units | Mapping[str, Any],
+        *,
+        optimizer: Any = None,
+        batch: Size = 1,
+        block: int = 1,
+        penalty: Callable[[Nest], Any] | None = None,
+        map: Callable[[Nest], Nest] | None = None,
+        smoothing: Transform | None = None,
+        precision: Precision = "same",
+        seed: int | None = 0,
+        directory: str | Path | None = None,
+        checkpoint_seconds: float = 30.0,
+        tensorboard: bool = False,
+    ) -> None:
+        source = data if isinstance(data, Units) else Arrays(data)
+        given, self._map = as_loss(loss), map
+        self._method = as_method(optimizer)
+        if smoothing is not None and isinstance(self._method, GaussNewton):
+            raise checks.invalid("smoothing", "of gradients", "left out with GaussNewton()", "Penalise roughness.")
+        blocks = Blocks(source.count, block, seed)
+        mapped = given if map is None else Mapped(given, map)
+        self._task = Task(mapped, Penalty(penalty), source, blocks, start, batch, precision, smoothing, self._keep)
+        self._directory = None if directory is None else Path(directory)
+        self._every, self._kept = checkpoint_seconds, time.monotonic()
+        self._metrics = Metrics(self._directory, tensorboard=tensorboard)
+        self._state: Callable[[], dict[str, np.ndarray]] | None = None
+        self._number, self._fresh = 0, False
+        self._options = {
+            "data": source.describe(),
+            "model": [f"{leaf.dtype.name} {tuple(leaf.shape)}" for leaf in self._task.variables],
+            "batch": batch if batch is None or isinstance(batch, int) else "a function",
+            "block": block,
+            "precision": precision,
+            "seed": seed,
+            **_described(getattr(self._method, "optimizer", self._method)),
+        }
+
+    @property
+    def model(self) -> Nest:
+        """As it is now: what the map makes of it where there is one."""
+        return self._task.model if self._map is None else self._map(self._task.model)
+
+    @property
+    def parameters(self) -> Nest:
+        """What is changed: the model before the map."""
+        return self._task.model
+
+    def fit(self, iterations: int, *, stop: Stop | None = None, report: Callable[[Record], None] = lambda _: None) -> Outcome:
+        """Train from the first model on, or go on after an earlier call.
+
+        Args:
+            iterations: Number of the last step, counted from the beginning.
+            stop: Asked after each step.
+            report: Called with the record of each step.
+
+        Raises:
+            ValueError: A loss or gradient that is not finite (the units are named, and the model is as it was before the step), data that
+                cannot be read, or a directory with checkpoints of another run.
+        """
+        if self._directory is not None and not self._number and checkpoints.there(self._directory):
+            advice = "Go on with resume(), or remove its folder 'checkpoints'."
+            raise checks.invalid("directory", f"'{self._directory}'", "without checkpoints of a run", advice)
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        self._metrics.begin(self._task.history)
+        return self._run(iterations, stop, report)
+
+    def resume(
+        self, iterations: int, *, stop: Stop | None = None, report: Callable[[Record], None] = lambda _: None, allow_different_bits: bool = False
+    ) -> Outcome:  # fmt: skip
+        """Go on from the last checkpoint in the directory, of a run with the same arguments; it ends with the same bits as if it had not been left.
+
+        Args:
+            iterations, stop, report: As for `fit`.
+            allow_different_bits: On another processor or with other versions too.
+
+        Raises:
+            ValueError: As `fit`; no checkpoint, one of other arguments or another machine, or a run that has done all iterations.
+        """
+        if self._directory is None or not checkpoints.there(self._directory):
+            raise checks.invalid("directory", f"'{self._directory}'", "with checkpoints of a run", "Begin with fit().")
+        checkpoint = checkpoints.latest(self._directory / checkpoints.FOLDER)
+        checkpoints.check_same(checkpoint, "options", self._options, "Begin anew in another directory.")
+        if not allow_different_bits:
+            checkpoints.check_same(checkpoint, "machine", checkpoints.machine(), "Allow different bits to go on all the same.")
+        if (done := checkpoint.about["iteration"]) >= iterations:
+            raise checks.invalid("iterations", iterations, f"more than the {done} that are done", "The run has ended.")
+        self._take_up(checkpoint)
+        self._metrics.begin(self._task.history)
+        return self._run(iterations, stop, report)
+
+    def _run(self, iterations: int, stop: Stop | None, report: Callable[[Record], None]) -> Outcome:
+        task, began = self._task, time.perf_counter()
+        task.begin()
+        before = task.history[-1]["seconds"] if task.history else 0.0
+        state = None if self._state is None else self._state()
+        try:
+            steps = self._method.steps(task, state)
+            while task.iteration < iterations:
+                step = next(steps, None)
+                if step is None:
+                    return self._ended("converged", "No step decreases the loss any more.")
+                record, self._state = step
+                record = {**task.stepped(record), "seconds": before + time.perf_counter() - began}
+                task.history.append(record)
+                self._metrics.add(record)
+                report(record)
+                self._keep()
+                if reason := stop and stop(task.history):
+                    return self._ended("stopped", reason)
+        except KeyboardInterrupt:
+            if not task.iteration:
+                raise
+            return Outcome("interrupted", f"Interrupted in step {task.iteration + 1}.", self.model, tuple(task.history))
+        finally:
+            task.passes.close()
+        return self._ended("iteration-limit", f"{iterations} iterations were allowed.")
+
+    def _ended(self, status: str, reason: str) -> Outcome:
+        self._keep(due=True)
+        return Outcome(status, reason, self.model, tuple(self._task.history))
+
+    # ------------------------------------------------------------------------------------------------------ checkpoints
+
+    def _keep(self, *, due: bool = False) -> None:
+        """Write a checkpoint, if it is time for one."""
+        if self._directory is None or (due and self._fresh):
+            return
+        self._fresh = due or time.monotonic() - self._kept >= self._every
+        if not self._fresh:
+            return
+        arrays, about = self._task.to_arrays()
+        own = {} if self._state is None else {f"method.{name}": array for name, array in self._state().items()}
+        about = {**about, "begun": self._state is not None, "options": self._options, "machine": checkpoints.machine()}
+        checkpoints.save(self._directory / checkpoints.FOLDER, self._number, {**arrays, **own}, about)
+        self._number, self._kept = self._number + 1, time.monotonic()
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        self._task.from_arrays(dict(checkpoint.arrays), dict(checkpoint.about))
+        own = {name.partition(".")[2]: array for name, array in checkpoint.arrays.items() if name.startswith("method.")}
+        self._state = (lambda: own) if checkpoint.about["begun"] else None
+        self._number = checkpoint.number + 1
+
+
+def _described(optimizer: Any) -> dict[str, Any]:
+    """What tells an optimiser from others: its kind and numbers."""
+    options = optimizer.get_config() if hasattr(optimizer, "get_config") else vars(optimizer)
+    numbers = {f"optimizer's {name}": value for name, value in options.items() if isinstance(value, int | float) and name != "name"}
+    return {"optimizer": type(optimizer).__name__, **numbers}

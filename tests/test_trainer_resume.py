@@ -1,0 +1,167 @@
+"""Training runs that are killed, in steps and within them, and go on to the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from geoinv import checkpoints
+from geoinv.trainer import Outcome, Trainer
+from geoinv.training.loss import Fit
+from geoinv.training.methods import LBFGS, GaussNewton
+
+from rows import DATA, MATRIX, SIZE, SURVEY, Rows, squares  # isort: skip
+
+Make = Callable[[Path], Trainer]
+
+
+def keras(directory: Path) -> Trainer:
+    """Five blocks to a step, sums in two parts, another order in each epoch."""
+    optimizer = tf.keras.optimizers.Adam(0.1)
+    return Trainer(
+        squares, np.zeros(SIZE, np.float32), {name: array.astype(np.float32) for name, array in SURVEY.items()}, optimizer=optimizer, batch=5,
+        precision="kahan", directory=directory, checkpoint_seconds=0.0, penalty=lambda m: tf.reduce_sum(m**2),
+    )  # fmt: skip
+
+
+def searched(directory: Path) -> Trainer:
+    return Trainer(squares, np.zeros(SIZE), SURVEY, optimizer=LBFGS(), batch=None, block=4, directory=directory, checkpoint_seconds=0.0)
+
+
+def stepped(directory: Path) -> Trainer:
+    return Trainer(squares, np.zeros(SIZE), SURVEY, optimizer=LBFGS(first_step=0.1), batch=6, block=3, directory=directory, checkpoint_seconds=0.0)
+
+
+def gauss_newton(directory: Path) -> Trainer:
+    optimizer = GaussNewton(cg_iterations=2)
+    return Trainer(
+        Fit(Rows(MATRIX)), np.zeros(SIZE), {"observed": DATA}, optimizer=optimizer, batch=8, block=4, directory=directory, checkpoint_seconds=0.0
+    )
+
+
+ITERATIONS = 6
+MAKERS = {make.__name__: make for make in (keras, searched, stepped, gauss_newton)}
+
+
+class Killed(BaseException):
+    """In place of a kill, just after a checkpoint."""
+
+
+def killed_after(make: Make, directory: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> Outcome | None:
+    """A run that is killed once it has written so many checkpoints; None if it was."""
+    save, written = checkpoints.save, []
+
+    def saving(*arguments: Any) -> Path:
+        written.append(save(*arguments))
+        if len(written) == count:
+            raise Killed
+        return written[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", saving)
+        try:
+            made = make(directory)
+            return made.resume(ITERATIONS) if checkpoints.there(directory) else made.fit(ITERATIONS)
+        except Killed:
+            return None
+
+
+def same(one: Outcome, other: Outcome) -> None:
+    np.testing.assert_array_equal(one.model, other.model)
+    forgotten = {"seconds": 0, "programs": 0}
+    assert [{**each, **forgotten} for each in one.history] == [{**each, **forgotten} for each in other.history]
+    assert (one.status, one.reason) == (other.status, other.reason)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_runs_go_on_from_every_checkpoint(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after each checkpoint in turn, and most of these runs again after four more."""
+    make = MAKERS[name]
+    whole = make(tmp_path / "whole").fit(ITERATIONS)
+    count = checkpoints.latest(tmp_path / "whole" / "checkpoints").number
+    assert count >= 2 * ITERATIONS, "within steps too"
+    for killed in range(1, count - 2, 4):
+        directory = tmp_path / str(killed)
+        assert killed_after(make, directory, killed, monkeypatch) is None
+        if killed + 4 < count - 2:
+            assert killed_after(make, directory, 4, monkeypatch) is None
+        same(make(directory).resume(ITERATIONS), whole)
+
+
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from geoinv import checkpoints
+    from test_trainer_resume import MAKERS
+    directory = Path(sys.argv[3])
+    made = MAKERS[sys.argv[2]](directory)
+    outcome = made.resume(300) if checkpoints.there(directory) else made.fit(300)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["keras", "stepped"])
+def test_processes_killed_at_random_instants_go_on(name: str, tmp_path: Path) -> None:
+    random, code = np.random.default_rng(5), "\n".join(line.strip() for line in SCRIPT.splitlines())
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), name]
+    for killed in range(12):
+        process = subprocess.Popen([*command, str(tmp_path / "run")], env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, stderr=subprocess.PIPE)
+        before = len(list((tmp_path / "run" / "checkpoints").glob("[0-9]*.checkpoint")))
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            some = sorted((tmp_path / "run" / "checkpoints").glob("[0-9]*.checkpoint"))
+            if some and (len(some) > before or killed):
+                time.sleep(float(random.uniform(2.5, 5)) if killed else 0.3)
+                break
+            time.sleep(0.005)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, process.stderr.read() if process.stderr else ""
+    assert killed, "killed once at least"
+    made = MAKERS[name](tmp_path / "run")
+    outcome = made.resume(301)
+    same(outcome, MAKERS[name](tmp_path / "whole").fit(301))
+
+
+def test_what_a_run_does_not_go_on_with(tmp_path: Path) -> None:
+    keras(tmp_path / "run").fit(2)
+    with pytest.raises(ValueError, match=r"Invalid 'directory' .*: must be without checkpoints of a run. Go on with resume\(\)"):
+        keras(tmp_path / "run").fit(3)
+    with pytest.raises(ValueError, match=r"Invalid 'iterations' 2: must be more than the 2 that are done. The run has ended"):
+        keras(tmp_path / "run").resume(2)
+    with pytest.raises(ValueError, match=r"'checkpoint's options' another in .*batch \(5 then, None now\).*optimizer \(Adam then, LBFGS now\)"):
+        searched(tmp_path / "run").resume(5)
+    with pytest.raises(ValueError, match=r"Invalid 'directory' .*none': must be with checkpoints of a run. Begin with fit"):
+        keras(tmp_path / "none").resume(5)
+
+
+def test_a_run_goes_on_in_one_process_as_in_two(tmp_path: Path) -> None:
+    whole = keras(tmp_path / "whole").fit(5)
+    made = keras(tmp_path / "parts")
+    made.fit(2)
+    same(made.fit(5), whole)
+    keras(tmp_path / "again").fit(2)
+    same(keras(tmp_path / "again").resume(5), whole)
+
+
+def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
+    made = keras(tmp_path / "run")
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["iteration"] == 3:
+            raise KeyboardInterrupt
+
+    outcome = made.fit(5, report=stop)
+    assert outcome.status == "interrupted" and len(outcome.history) == 3
+    same(made.fit(5), keras(tmp_path / "whole").fit(5))
