@@ -33,6 +33,13 @@ Overrides = Annotated[
     typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Replace an option of the config; may be repeated.", show_default=False),
 ]
 
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", help="Spread the shots of waveforms over so many processes; the bits stay the same.", show_default=False)
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Or over the workers of a running Dask scheduler, such as tcp://host:8786.", show_default=False)
+]
+
 
 def main() -> None:
     """Run the command line."""
@@ -94,15 +101,17 @@ def invert(
     ] = None,
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Invert a survey and write the model, its fit and a report. Ctrl-C keeps the result so far."""
     settings = _load(config, overrides)
     directory = output or Path(f"{config.stem}-output")
     from rich.console import Console
 
-    from geoinv import rundir
+    from geoinv import resuming, rundir
 
-    summary = _job(settings).invert(settings, directory, overwrite=overwrite, console=Console())
+    summary = resuming.invert(settings, directory, overwrite=overwrite, console=Console(), workers=workers, scheduler=scheduler)
     print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
     if code := {"interrupted": INTERRUPTED, "failed": MISUSE}.get(summary["status"]):
         raise typer.Exit(code)
@@ -114,13 +123,17 @@ def resume(
     allow_different_bits: Annotated[
         bool, typer.Option("--allow-different-bits", help="Go on with another processor or other versions than it was begun with.")
     ] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Go on with an inversion that was killed or interrupted; it ends as if it had not been."""
     from rich.console import Console
 
     from geoinv import resuming, rundir
 
-    summary = resuming.resume(directory, Console(), allow_different_bits=allow_different_bits)
+    summary = resuming.resume(
+        directory, Console(), allow_different_bits=allow_different_bits, workers=workers, scheduler=scheduler
+    )  # fmt: skip
     print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
     if summary["status"] == "interrupted":
         raise typer.Exit(INTERRUPTED)

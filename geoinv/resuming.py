@@ -14,6 +14,7 @@ from geoinv.operators import checks
 
 from . import checkpoints
 from .checkpoints import Checkpoint
+from .cluster import connected
 from .config import dump_toml, parse
 from .console import COLUMNS, IterationTable
 
@@ -87,7 +88,9 @@ def finish(output: Path, status: str) -> None:
         checkpoints.remove(output)
 
 
-def resume(directory: Path, console: "Console", *, allow_different_bits: bool = False) -> dict[str, Any]:
+def resume(
+    directory: Path, console: "Console", *, allow_different_bits: bool = False, workers: int | None = None, scheduler: str | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Go on with a run where its last checkpoint was made; it ends with the same bits as if it had not been stopped.
 
     The true model of a synthetic survey, which a script had given, is not known any more: the report compares with none.
@@ -96,6 +99,7 @@ def resume(directory: Path, console: "Console", *, allow_different_bits: bool = 
         directory: Output of 'geoinv invert'.
         console: Where progress is shown.
         allow_different_bits: On another processor or with other versions too.
+        workers, scheduler: See `invert`.
 
     Returns:
         The summary of the run.
@@ -116,5 +120,25 @@ def resume(directory: Path, console: "Console", *, allow_different_bits: bool = 
     checkpoints.check_same(checkpoint, "files", files, "What was inverted so far is not these data: begin anew.")
     config = parse(tomllib.loads(checkpoint.about["config"]))
     console.print(f"going on with {checkpoint.path.name}", highlight=False)
+    return invert(config, directory, overwrite=True, console=console, checkpoint=checkpoint, workers=workers, scheduler=scheduler)
+
+
+def invert(
+    config: "Config", output: Path, *, workers: int | None = None, scheduler: str | None = None, **options: Any
+) -> dict[str, Any]:  # fmt: skip
+    """Run the job of a config, on the workers of a cluster where they are asked for.
+
+    Args:
+        config, output, options: Of the job's `invert`.
+        workers: Processes to start on this machine.
+        scheduler: Address of a running Dask scheduler.
+
+    Raises:
+        ValueError: As the job; a kind of inversion that is not spread over workers.
+    """
+    if (workers is not None or scheduler is not None) and config.kind != "waveform":
+        given = f"{scheduler or workers} for a config of kind '{config.kind}'"
+        raise checks.invalid("workers", given, "of kind 'waveform'", "It is the shots of waveforms that are spread over workers.")
     job = importlib.import_module(f"geoinv.{config.kind}.job")
-    return job.invert(config, directory, overwrite=True, console=console, checkpoint=checkpoint)
+    with connected(workers, scheduler) as cluster:
+        return job.invert(config, output, **options, **({} if cluster is None else {"cluster": cluster}))

@@ -17,7 +17,7 @@ from .. import descent
 from .bands import Band, bands
 from .config import WaveformConfig
 from .inputs import Inputs
-from .objective import Objective, preconditioner
+from .objective import Objective, Spread, preconditioner
 from .state import BandResult, Record, Round, State, advanced
 
 INTERRUPTED = "Interrupted in band {}; this is the best model until then."
@@ -101,13 +101,16 @@ class _Log:
         self.watch.keep(State(tuple(self.done.values()), round_, tuple(self.warnings)))
 
 
-def run(config: WaveformConfig, inputs: Inputs, watch: Watch, past: State | None = None) -> Outcome:
+def run(
+    config: WaveformConfig, inputs: Inputs, watch: Watch, past: State | None = None, spread: Spread | None = None
+) -> Outcome:  # fmt: skip
     """Invert all bands; Ctrl-C ends it with the best model so far.
 
     Args:
         config, inputs: Of the job.
         watch: Who looks on.
         past: To go on from, to the same bits as if it had not been left.
+        spread: Computes the parts of the shots elsewhere.
 
     Raises:
         ValueError: The operator refuses the inputs, or a wavefield is not finite.
@@ -118,7 +121,7 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch, past: State | None
     try:
         for band in bands(config, shots.dt(inputs.survey)):
             if past is None:
-                rounds = _band(config, inputs, band, velocity, log)
+                rounds = _band(config, inputs, band, velocity, spread, log)
             elif band.number == past.round.objective.band.number:
                 rounds, past = _rounds(past.round, log), None
             else:
@@ -141,10 +144,12 @@ def run(config: WaveformConfig, inputs: Inputs, watch: Watch, past: State | None
     return Outcome(status, reason, tuple(done.values()), tuple(log.warnings))
 
 
-def _band(config: WaveformConfig, inputs: Inputs, band: Band, velocity: np.ndarray, log: _Log) -> Iterator[BandResult]:
+def _band(
+    config: WaveformConfig, inputs: Inputs, band: Band, velocity: np.ndarray, spread: Spread | None, log: _Log
+) -> Iterator[BandResult]:  # fmt: skip
     """Invert a band from a velocity [grid] on."""
     with log.listening(band):
-        objective = Objective.of(config, inputs, band)
+        objective = Objective.of(config, inputs, band, spread)
     log.watch.say(_describe(objective))
     model = objective.start(velocity)
     yield from _rounds(_tuned(Round(objective, objective.wavelet, model, (np.inf, model)), model, log), log)

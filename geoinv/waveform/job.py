@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..checkpoints import Checkpoint
+    from ..cluster import Cluster
     from .inversion import BandResult, Outcome
 
 # A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
@@ -57,6 +58,7 @@ def invert(
     console: "Console",
     true_velocity: tuple[Grid, np.ndarray] | None = None,
     checkpoint: "Checkpoint | None" = None,
+    cluster: "Cluster | None" = None,
 ) -> dict[str, Any]:
     """Invert a survey and write the results.
 
@@ -67,6 +69,7 @@ def invert(
         console: Where progress is shown.
         true_velocity: The known model of a synthetic survey, its cells and m/s on them, to be compared in the report.
         checkpoint: Of a run of this config that was stopped, to go on from.
+        cluster: Whose workers compute the gradients of the shots, to the same bits.
 
     Returns:
         The summary, as written to summary.json.
@@ -81,7 +84,7 @@ def invert(
 
     for text in check_lines(inputs):
         _say(console, text)
-    outcome = _run(config, inputs, output, console, checkpoint)
+    outcome = _run(config, inputs, output, console, checkpoint, cluster)
     with progress(console, "prediction"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the final model, given when its band ended
         data, start_misfit = _prediction(outcome.last, inputs)
@@ -100,21 +103,25 @@ def invert(
     return summary
 
 
-def _run(config: WaveformConfig, inputs: Inputs, output: Path, console: "Console", checkpoint: "Checkpoint | None") -> "Outcome":
+def _run(
+    config: WaveformConfig, inputs: Inputs, output: Path, console: "Console", checkpoint: "Checkpoint | None", cluster: "Cluster | None"
+) -> "Outcome":  # fmt: skip
     """Invert with a table of iterations, and a checkpoint in the output directory after each."""
     import tensorflow as tf
 
     from . import inversion
+    from .spread import OnCluster
 
     tf.get_logger().setLevel("ERROR")  # every band has a program of its own, and TensorFlow would wonder why it traces so often
     keeper = resuming.Keeper.of(config, output, _files(config), checkpoint)
-    past = None if checkpoint is None else inversion.State.of(checkpoint, config, inputs)
+    spread = None if cluster is None else OnCluster(cluster)
+    past = None if checkpoint is None else inversion.State.of(checkpoint, config, inputs, spread)
     numbers = itertools.count(0 if checkpoint is None else checkpoint.number + 1)
     with IterationTable(console, COLUMNS["waveform"]) as table:
         for record in past.records if past else []:
             table.add(record)
         watch = inversion.Watch(table.add, partial(_say, console), lambda state: keeper.save(next(numbers), *state.to_checkpoint()))
-        return inversion.run(config, inputs, watch, past)
+        return inversion.run(config, inputs, watch, past, spread)
 
 
 def _say(console: "Console", text: str) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from geoinv.operators import checks
 from geoinv.operators.parallel import cores
 from geoinv.operators.seismic import AcousticWave, limits, wavelets
-from geoinv.operators.sensitivity.strategy import StoreAll
+from geoinv.operators.sensitivity.strategy import StoreAll, Strategy
 
 from . import source_wavelet, traces
 from .bands import Band, Setup, adjoint_corners, adjoint_top
@@ -34,6 +34,18 @@ MISFITS: dict[str, WaveformMisfit] = {"l2": L2(), "crosscorrelation": CrossCorre
 ROUGH = 0.01
 
 
+class Part(NamedTuple):
+    """Of one shot: the window of the band's cells, the gradient there, and the value."""
+
+    window: tuple[slice, ...]
+    gradient: np.ndarray
+    value: float
+
+
+#: (objective, model, shots, seed) to their parts in turn, as `Objective.parts`.
+Spread = Callable[["Objective", np.ndarray, np.ndarray, int | None], Iterator[Part]]
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Objective:
@@ -48,6 +60,7 @@ class Objective:
         wave: The operator, with the wavelet in use.
         wavelet: That, [time] or [shot, source, time].
         roughness: Weight of the roughness, in units of the misfit.
+        spread: Computes the parts of the shots elsewhere, where it is given; to the same bits.
     """
 
     config: WaveformConfig
@@ -59,9 +72,10 @@ class Objective:
     wave: AcousticWave
     wavelet: np.ndarray
     roughness: float = 0.0
+    spread: Spread | None = None
 
     @classmethod
-    def of(cls, config: WaveformConfig, inputs: Inputs, band: Band) -> "Objective":
+    def of(cls, config: WaveformConfig, inputs: Inputs, band: Band, spread: Spread | None = None) -> "Objective":
         """That of a band, with the wavelet as it was before any fit.
 
         Raises:
@@ -71,7 +85,7 @@ class Objective:
         wave = build_operator(config, inputs, setup.averaging.coarse, setup.wavelet, setup.filter.interval)
         wavelet = np.array(wave.wavelet) if config.source.per_shot else setup.wavelet
         gathers = Gathers.of(inputs, setup.filter, setup.weights)
-        return cls(config, inputs, band, setup.filter, gathers, setup.averaging, wave, wavelet)
+        return cls(config, inputs, band, setup.filter, gathers, setup.averaging, wave, wavelet, spread=spread)
 
     # ---------------------------------------------------------------------------------------------------------- model
 
@@ -92,15 +106,10 @@ class Objective:
 
     def value_and_gradient(self, model: np.ndarray) -> tuple[float, np.ndarray]:
         """The objective and its gradient [n]."""
-        values = np.zeros(len(self.gathers.observed))
-
-        def cotangent(shot: int, data: tf.Tensor) -> tf.Tensor:
-            values[shot], adjoint = self._misfit(shot, data)
-            return adjoint
-
         velocity = self.velocity(model)
-        gradient = self.averaging.transposed(velocity, self._summed(model, cotangent))
+        values, summed = self._summed(model)
         rough, rough_gradient = self._roughness(velocity)
+        gradient = self.averaging.transposed(velocity, summed)
         return float(values.sum() + rough), self.start(gradient + rough_gradient)
 
     def value(self, model: np.ndarray) -> float:
@@ -124,17 +133,30 @@ class Objective:
             raise checks.invalid("illumination", given, expected, "Are the sizes of data and wavelet comparable? See source.amplitude.")
         if kind == "hessian":
             found += 1e-9 * found.max()
-            squares = self._summed(model, lambda shot, data: self._noise(shot, data, seed), power=2)
+            _, squares = self._summed(model, seed, power=2)
             wavelength = float(np.median(model)) / self.top
             found *= gaussian_filter(squares / found, [wavelength / 4 / widths[0] for widths in self.averaging.coarse.widths])
         return self.start(interpolated(found, self.averaging.coarse, self.averaging.fine))
 
-    def _summed(self, model: np.ndarray, cotangent: Callable[[int, tf.Tensor], tf.Tensor], power: int = 1) -> np.ndarray:
-        """The sum of the shots' gradients, to a power, on the band's cells."""
-        total = np.zeros(self.averaging.coarse.shape)
-        for part in self.wave.shot_gradients(self._on_band(model), cotangent):
-            total[part.window] += part.values["velocity"].numpy().astype(np.float64) ** power
-        return total
+    def _summed(self, model: np.ndarray, seed: int | None = None, power: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The shots' values [shot], and the sum of their gradients, to a power, on the band's cells, in the order of the shots."""
+        shots, total, values = np.arange(len(self.gathers.observed)), np.zeros(self.averaging.coarse.shape), []
+        for part in self.parts(model, shots, seed) if self.spread is None else self.spread(self, model, shots, seed):
+            total[part.window] += part.gradient.astype(np.float64) ** power
+            values.append(part.value)
+        return np.array(values), total
+
+    def parts(self, model: np.ndarray, shots: np.ndarray, seed: int | None = None) -> Iterator[Part]:
+        """Of the misfit, of some shots in turn; or of white noise in place of residuals, where there is a seed of it."""
+        values: dict[int, float] = {}
+
+        def cotangent(number: int, data: tf.Tensor) -> tf.Tensor:
+            shot = int(shots[number])
+            values[number], adjoint = self._misfit(shot, data) if seed is None else (0.0, self._noise(shot, data, seed))
+            return adjoint
+
+        for number, part in enumerate(self.wave.subset(shots).shot_gradients(self._on_band(model), cotangent)):
+            yield Part(part.window, part.values["velocity"].numpy(), values.pop(number))
 
     def _misfit(self, shot: int, data: tf.Tensor) -> tuple[float, tf.Tensor]:
         """One shot's part of the objective, and its derivative with respect to the data [receiver, time]."""
@@ -202,8 +224,15 @@ class Objective:
 
     def taken_up(self, wavelet: np.ndarray, roughness: float) -> "Objective":
         """The same as it was once tuned, with the wavelet and the weight of the roughness that it had then."""
-        fitted = self.with_wavelet(wavelet) if self.config.source.estimate else self
-        return dataclasses.replace(fitted, roughness=roughness)._with_snapshots()
+        return dataclasses.replace(self._with_fitted(wavelet), roughness=roughness)._with_snapshots()
+
+    def kept(self, wavelet: np.ndarray, differentiation: Strategy) -> "Objective":
+        """The same as it was once tuned in another process, with the wavelet and what the operator keeps there."""
+        fitted = self._with_fitted(wavelet)
+        return dataclasses.replace(fitted, wave=changed(fitted.wave, differentiation=differentiation))
+
+    def _with_fitted(self, wavelet: np.ndarray) -> "Objective":
+        return self.with_wavelet(wavelet) if self.config.source.estimate else self
 
     def _with_snapshots(self) -> "Objective":
         highest = adjoint_top(self.band.corners, self.wave.wavelet, self.wave.dt)

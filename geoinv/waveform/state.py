@@ -15,7 +15,7 @@ from ..descent import AdamState, LBFGSState
 from .bands import Band, bands
 from .config import WaveformConfig
 from .inputs import Inputs
-from .objective import Objective
+from .objective import Objective, Spread
 
 Record = dict[str, Any]
 Iterate = LBFGSState | AdamState
@@ -107,7 +107,7 @@ class State:
         return arrays, {"rounds": [_about(each) for each in rounds], "ends": ends, "warnings": list(self.warnings)}
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, config: WaveformConfig, inputs: Inputs) -> "State":
+    def of(cls, checkpoint: Checkpoint, config: WaveformConfig, inputs: Inputs, spread: Spread | None = None) -> "State":
         """That of a checkpoint, with the operators and data made anew."""
         about, found = checkpoint.about, []
         choices = {band.number: band for band in bands(config, shots.dt(inputs.survey))}
@@ -115,7 +115,7 @@ class State:
             mine = {name.partition(".")[2]: array for name, array in checkpoint.arrays.items() if name.startswith(f"{number}.")}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # given already
-                found.append(_round(Objective.of(config, inputs, choices[each["band"]]), mine, each))
+                found.append(_round(Objective.of(config, inputs, choices[each["band"]], spread), mine, each))
         done = tuple(BandResult(end["status"], end["reason"], each) for end, each in zip(about["ends"], found[:-1], strict=True))
         return cls(done, found[-1], tuple(about["warnings"]))
 

@@ -1,0 +1,129 @@
+"""Shots on the workers of a Dask cluster: the same bits as in one process, also where workers are lost."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geoinv.cluster import Cluster, connected
+from geoinv.config import dump_toml, parse
+from geoinv.datasets import netcdf, synthetic
+from geoinv.waveform import inputs as waveform_inputs
+from geoinv.waveform import inversion as waveform
+from geoinv.waveform.spread import OnCluster
+
+pytest.importorskip("distributed")
+CONFIG: dict[str, Any] = {
+    "kind": "waveform",
+    "data": {"file": "shots.nc"},
+    "model": {"file": "start.nc"},
+    "source": {"frequency": 7.0, "estimate_every": 2},
+    "bands": {"lowpass": [4.0, 6.0], "iterations": [3, 2]},
+    "propagator": {"absorbing_cells": 10},
+    "bounds": {"lower": 1400.0, "upper": 3600.0},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("cluster")
+    waves = synthetic.waveform(shape=(12, 40), spacing=40.0, shot_count=5, receiver_count=16, frequency=6.0, length=1.4, noise=0.05)
+    netcdf.write(made / "shots.nc", waves.survey)
+    netcdf.write(made / "start.nc", waves.start)
+    (made / "shots.toml").write_text(dump_toml(parse(CONFIG, folder=made)), encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with connected(2) as made:
+        assert made is not None and made.threads == 2
+        yield made
+
+
+def run(folder: Path, cluster: Cluster | None, watch: waveform.Watch | None = None) -> waveform.Outcome:
+    config = parse(CONFIG, folder=folder)
+    spread = None if cluster is None else OnCluster(cluster)
+    return waveform.run(config, waveform_inputs.load(config), watch or waveform.Watch(), spread=spread)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> waveform.Outcome:
+    return run(folder, None)
+
+
+def same(one: waveform.Outcome, other: waveform.Outcome) -> None:
+    for a, b in zip(one.bands, other.bands, strict=True):
+        np.testing.assert_array_equal(a.model, b.model)
+        np.testing.assert_array_equal(a.objective.wavelet, b.objective.wavelet)
+        np.testing.assert_array_equal(a.round.diagonal, b.round.diagonal)
+    assert [{**each, "seconds": 0} for each in one.records] == [{**each, "seconds": 0} for each in other.records]
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_bits(folder: Path, alone: waveform.Outcome, cluster: Cluster) -> None:
+    same(run(folder, cluster), alone)
+
+
+def test_lost_workers_cost_time_and_not_the_run(folder: Path, alone: waveform.Outcome, cluster: Cluster) -> None:
+    """Killed while they compute: one in the first band, one in the second."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        time.sleep(0.05)
+        pids = cluster._client.run(os.getpid)
+        killed.append(next(iter(pids.values())))
+        os.kill(killed[-1], signal.SIGKILL)
+
+    def record(row: dict[str, Any]) -> None:
+        if row["iteration"] == 1:
+            threading.Thread(target=kill).start()
+
+    same(run(folder, cluster, waveform.Watch(record)), alone)
+    assert len(set(killed)) == 2
+
+
+def test_results_come_in_order_and_errors_as_they_are(cluster: Cluster) -> None:
+    assert list(cluster.in_turn(pow, (2,), range(9))) == [2**part for part in range(9)]
+    found = cluster.in_turn(divmod, (7,), [1, 2, 0])
+    assert [next(found), next(found)] == [(7, 0), (3, 1)]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+def test_from_the_command_line(folder: Path, command_line: Callable[..., tuple[int, list[str], list[str]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoinv.report.DPI", 30)
+    (folder / "gravity.toml").write_text(
+        'kind = "gravity"\n[data]\nfile = "shots.nc"\n[grid]\nspacing = [100.0, 100.0, 100.0]\ndepth = 500.0\n', encoding="utf-8"
+    )
+    code, _, errors = command_line("invert", str(folder / "gravity.toml"), "--workers", "2")
+    assert code == 2 and errors[-1].startswith("error: Invalid 'workers' 2 for a config of kind 'gravity': must be of kind 'waveform'")
+    code, _, errors = command_line("invert", str(folder / "shots.toml"), "--workers", "0")
+    assert code == 2 and errors[-1] == "error: Invalid 'workers' 0: must be a whole number, 1 or more."
+    code, _, errors = command_line("invert", str(folder / "shots.toml"), "--workers", "2", "--scheduler", "tcp://127.0.0.1:1")
+    assert code == 2 and "given without workers" in errors[-1]
+    code, _, errors = command_line("invert", str(folder / "shots.toml"), "--scheduler", "nowhere")
+    assert code == 2 and errors[-1].startswith("error: Invalid 'scheduler' 'nowhere': must be the address of a running Dask scheduler")
+
+
+@pytest.mark.slow
+def test_a_scheduler_by_its_address(folder: Path, alone: waveform.Outcome, cluster: Cluster, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from geoinv import resuming, rundir
+
+    address = cluster._client.scheduler.address
+    config = parse(CONFIG, folder=folder)
+    resuming.invert(config, tmp_path / "out", scheduler=address, console=Console(quiet=True))
+    model = rundir.read(tmp_path / "out").model
+    np.testing.assert_array_equal(model["velocity"].values[inputs_free(folder)], alone.last.model.astype(np.float32))
+
+
+def inputs_free(folder: Path) -> np.ndarray:
+    return waveform_inputs.load(parse(CONFIG, folder=folder)).free  # type: ignore[arg-type]
