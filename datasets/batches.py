@@ -79,7 +79,6 @@ class Reader:
     def __init__(self, source: Units, blocks: Blocks) -> None:
         self._source, self._blocks = source, blocks
         self._coming: Iterator[Any] = iter(())
-        self._failure: ValueError | None = None
 
     def read(self, block: int, following: Callable[[], Iterator[int]]) -> dict[str, Any]:
         """One block, as tensors.
@@ -92,11 +91,9 @@ class Reader:
             ValueError: Reading failed.
         """
         number, batch = next(self._coming, (-1, {}))
-        if int(number) != block and self._failure is None:
-            self._coming = self._stream(itertools.chain([block], following()))
-            number, batch = next(self._coming, (-1, {}))
         if int(number) != block:
-            raise self._failure or checks.invalid("block", block, f"below {self._blocks.count}")
+            self._coming = self._stream(itertools.chain([block], following()))
+            _, batch = next(self._coming)
         return batch
 
     def close(self) -> None:
@@ -114,8 +111,8 @@ class Reader:
             try:
                 for number in numbers:
                     yield number, self._source.read(self._blocks[number])
-            except ValueError as error:  # TensorFlow would wrap it in a page of its own
-                self._failure = error
+            except ValueError:
+                return  # it is read again, and told, when its turn has come: TensorFlow would wrap it in a page of its own
 
         signature = {name: tf.TensorSpec([None] * array.ndim, array.dtype) for name, array in batch.items()}
         data = tf.data.Dataset.from_generator(parts, output_signature=(tf.TensorSpec([], tf.int64), signature))

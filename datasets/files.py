@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geoinv.operators import checks
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -46,6 +48,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes as they lie on disk, in hexadecimal."""
     with open(existing(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(array: np.ndarray) -> str:
+    """A short digest of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:12]
 
 
 def bad_line(path: str | os.PathLike[str], line: int, given: str, expected: str, advice: str = "") -> ValueError:

@@ -41,12 +41,13 @@ def attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class Layout(NamedTuple):
-    """Of a variable: dimensions, shape, dtype, and the shape of its chunks where it has any."""
+    """Of a variable: dimensions, shape, dtype, the shape of its chunks where it has any, and numbers that stand for NaN."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
     chunks: tuple[int, ...] | None
+    missing: tuple[float, ...]
 
 
 def layout(path: str | os.PathLike[str]) -> dict[str, Layout]:
@@ -65,7 +66,9 @@ def layout(path: str | os.PathLike[str]) -> dict[str, Layout]:
 def _layout(name: str, variable: xarray.Variable) -> Layout:
     if {"scale_factor", "add_offset"} & set(variable.encoding):
         raise checks.invalid("variable", f"'{name}', stored scaled", "stored as it is", "Write it as float32.")
-    return Layout(tuple(map(str, variable.dims)), variable.shape, variable.dtype, variable.encoding.get("chunksizes"))
+    missing = [float(variable.encoding[key]) for key in ("_FillValue", "missing_value") if key in variable.encoding]
+    numbers = tuple(each for each in missing if not np.isnan(each))
+    return Layout(tuple(map(str, variable.dims)), variable.shape, variable.dtype, variable.encoding.get("chunksizes"), numbers)
 
 
 def read(path: str | os.PathLike[str]) -> xarray.Dataset:

@@ -18,7 +18,7 @@ import numpy as np
 
 from geoinv.operators import checks
 
-from . import netcdf
+from . import files, netcdf
 
 #: Chunks of more units than these, and larger, bytes, are warned of.
 FEW, SMALL = 4, 1_000_000
@@ -67,6 +67,9 @@ class Arrays(Units):
         counts = {name: array.shape[0] if array.ndim else 0 for name, array in made.items()}
         if len(set(counts.values())) != 1 or not min(counts.values()):
             raise checks.invalid("arrays", f"of {counts} units", "one array or more, with one number of units, 1 or more")
+        for name, array in made.items():
+            if name == "unit" or array.dtype.kind not in "fiub":
+                raise checks.invalid("arrays", f"with '{name}', {array.dtype}", "of numbers, and of other names than 'unit', which numbers the units")
         object.__setattr__(self, "arrays", made)
 
     @property
@@ -77,7 +80,7 @@ class Arrays(Units):
         return {**{name: array[units] for name, array in self.arrays.items()}, "unit": np.asarray(units)}
 
     def describe(self) -> dict[str, Any]:
-        return {name: f"{array.dtype} {array.shape}" for name, array in self.arrays.items()}
+        return {name: f"{array.dtype} {array.shape} {files.digest(array)}" for name, array in self.arrays.items()}
 
 
 @final
@@ -120,7 +123,7 @@ class SurveyFile(Units):
 
     @property
     def _names(self) -> list[str]:
-        return list(self.variables) if self.variables is not None else sorted(self._layout)
+        return [name for name in (sorted(self._layout) if self.variables is None else self.variables) if name != "unit"]
 
     @property
     def count(self) -> int:
@@ -149,9 +152,12 @@ class SurveyFile(Units):
         try:
             with h5py.File(self.path, "r") as file:
                 for name in self._names:
-                    dims, _, dtype, _ = self._layout[name]
-                    part = tuple(slice(length) if dim == entries else slice(None) for dim in dims[1:])
-                    found[name] = _rows(file[name], units, part).astype(dtype, copy=False)
+                    layout = self._layout[name]
+                    part = tuple(slice(length) if dim == entries else slice(None) for dim in layout.dims[1:])
+                    stored = _rows(file[name], units, part)
+                    found[name] = stored.astype(layout.dtype, copy=False)
+                    if layout.missing:
+                        found[name][np.isin(stored, layout.missing)] = np.nan
         except (OSError, KeyError) as error:
             raise checks.invalid("file", f"'{self.path}', {self.unit} {units.tolist()}", "readable, as it was", f"{error}.") from error
         return {**found, "unit": units}

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from geoinv.operators import checks
 
-from .gradients import Gradient, Window, finite, fitting
+from .gradients import Gradient, NotFiniteError, Window, finite, fitting
 
 Precision = Literal["same", "float64", "kahan"]
 PRECISIONS = ("same", "float64", "kahan")
@@ -293,13 +293,30 @@ class GradientAccumulator:
         """What lets an optimiser change the variables; one program for each."""
         if (optimizer, transform) not in self._programs:
 
-            def change(divisor: tf.Tensor) -> None:
+            def means(divisor: tf.Tensor) -> list[tf.Tensor]:
                 sums = [buffer.value() for buffer in self._buffers]
-                means = [tf.cast(each / tf.cast(divisor, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
-                optimizer.apply_gradients(list(zip(transform(means) if transform else means, self._given, strict=True)))
+                return [tf.cast(each / tf.cast(divisor, each.dtype), variable.dtype) for each, variable in zip(sums, self.variables, strict=True)]
 
-            self._programs[optimizer, transform] = tf.function(change, jit_compile=self._jit)
+            def change(gradients: Any) -> None:
+                optimizer.apply_gradients(list(zip(gradients, self._given, strict=True)))
+
+            if transform is None:
+                self._programs[optimizer, transform] = tf.function(lambda divisor: change(means(divisor)), jit_compile=self._jit)
+            else:
+                self._programs[optimizer, transform] = self._checked(lambda divisor: list(transform(means(divisor))), change)
         return self._programs[optimizer, transform]
+
+    def _checked(self, transformed: Callable[[tf.Tensor], list[tf.Tensor]], change: Callable[[Any], None]) -> Callable[[tf.Tensor], None]:
+        """A change by what must be looked at first."""
+        compute, apply = tf.function(transformed, jit_compile=self._jit), tf.function(change, jit_compile=self._jit)
+
+        def call(divisor: tf.Tensor) -> None:
+            gradients = compute(divisor)
+            if self._check and not all(bool(finite(each)) for each in gradients):
+                raise NotFiniteError(str(checks.invalid("transform", "of finite gradients to others", "finite", "The variables are as they were.")))
+            apply(gradients)
+
+        return call
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What has been added so far, as arrays, which `from_arrays` takes back to the bit.
@@ -371,7 +388,7 @@ class GradientAccumulator:
             whole = bool(finite(given.values if isinstance(given, tf.IndexedSlices | Window) else given))
             whose = "whose sum overflows" if whole else "that is not finite"
         advice = "The variables are as they were. Where sums overflow, sum in float64 or scale the loss."
-        raise checks.invalid(f"gradient of {self._name(number)}", f"{whose} in {of}", "finite", advice)
+        raise NotFiniteError(str(checks.invalid(f"gradient of {self._name(number)}", f"{whose} in {of}", "finite", advice)))
 
     def _name(self, number: int) -> str:
         return f"'{getattr(self._given[number], 'path', None) or self._given[number].name}'"

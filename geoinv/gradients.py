@@ -22,6 +22,10 @@ class Window(NamedTuple):
     start: Any
 
 
+class NotFiniteError(ValueError):
+    """A sum, a gradient or a value is not finite: a step may have been too long."""
+
+
 def fitting(name: str, gradient: Gradient, shape: tuple[int, ...], dtype: tf.DType) -> Gradient:
     """A gradient as tensors.
 

@@ -1,5 +1,6 @@
 """Fitting a large gridded model to a survey that need not fit in memory: batches, gradients summed in place, runs that survive a kill."""
 
+import numbers
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from geoinv.datasets.batches import Blocks
+from geoinv.datasets.files import digest
 from geoinv.datasets.units import Arrays, Units
 from geoinv.operators import checks
 from geoinv.operators.forward import Nest
@@ -16,7 +18,7 @@ from geoinv.operators.forward import Nest
 from . import checkpoints
 from .accumulator import Precision, Transform
 from .checkpoints import Checkpoint
-from .training.loss import Mapped, Penalty, as_loss
+from .training.loss import Fit, Loss, Mapped, Penalty, as_loss
 from .training.methods import GaussNewton, as_method
 from .training.metrics import Metrics
 from .training.task import Record, Size, Task
@@ -34,7 +36,8 @@ class Outcome:
         status: 'iteration-limit', 'stopped' (by the condition), 'converged' (no step decreases the loss) or 'interrupted'.
         reason: In a sentence.
         model: Structured as the first one; what the map makes of it where there is one.
-        history: A record a step.
+        history: A record a step. Its loss is that of the step's batch before the step; with L-BFGS on all of the data, after it. Its programs
+            are those that this process has compiled.
     """
 
     status: str
@@ -95,9 +98,14 @@ class Trainer:
         source = data if isinstance(data, Units) else Arrays(data)
         given, self._map = as_loss(loss), map
         self._method = as_method(optimizer)
+        if getattr(getattr(self._method, "optimizer", None), "built", False):
+            raise checks.invalid("optimizer", "of other variables", "one of its own", "Keras' optimisers serve one model each.")
+        seed = None if seed is None else checks.count("seed", seed, least=0)
+        if isinstance(batch, numbers.Integral):
+            batch = checks.count("batch", batch)
         if smoothing is not None and isinstance(self._method, GaussNewton):
             raise checks.invalid("smoothing", "of gradients", "left out with GaussNewton()", "Penalise roughness.")
-        blocks = Blocks(source.count, block, seed)
+        blocks = Blocks(source.count, checks.count("block", block), seed)
         mapped = given if map is None else Mapped(given, map)
         self._task = Task(mapped, Penalty(penalty), source, blocks, start, batch, precision, smoothing, self._keep)
         self._directory = None if directory is None else Path(directory)
@@ -107,9 +115,13 @@ class Trainer:
         self._number, self._fresh = 0, False
         self._options = {
             "data": source.describe(),
-            "model": [f"{leaf.dtype.name} {tuple(leaf.shape)}" for leaf in self._task.variables],
+            "model": [f"{leaf.dtype.name} {tuple(leaf.shape)} {digest(leaf.numpy())}" for leaf in self._task.variables],
+            "loss": _named(given),
+            "penalty": _named(penalty),
+            "map": _named(map),
+            "smoothing": _named(smoothing),
             "batch": batch if batch is None or isinstance(batch, int) else "a function",
-            "block": block,
+            "block": blocks.size,
             "precision": precision,
             "seed": seed,
             **_described(getattr(self._method, "optimizer", self._method)),
@@ -150,6 +162,8 @@ class Trainer:
     ) -> Outcome:  # fmt: skip
         """Go on from the last checkpoint in the directory, of a run with the same arguments; it ends with the same bits as if it had not been left.
 
+        Of functions only the names are compared; `Fit` is compared by its operator's and misfit's kinds.
+
         Args:
             iterations, stop, report: As for `fit`.
             allow_different_bits: On another processor or with other versions too.
@@ -189,6 +203,7 @@ class Trainer:
                 if reason := stop and stop(task.history):
                     return self._ended("stopped", reason)
         except KeyboardInterrupt:
+            self._keep(due=True)
             if not task.iteration:
                 raise
             return Outcome("interrupted", f"Interrupted in step {task.iteration + 1}.", self.model, tuple(task.history))
@@ -225,5 +240,20 @@ class Trainer:
 def _described(optimizer: Any) -> dict[str, Any]:
     """What tells an optimiser from others: its kind and numbers."""
     options = optimizer.get_config() if hasattr(optimizer, "get_config") else vars(optimizer)
-    numbers = {f"optimizer's {name}": value for name, value in options.items() if isinstance(value, int | float) and name != "name"}
-    return {"optimizer": type(optimizer).__name__, **numbers}
+    plain = {f"optimizer's {name}": _plain(value) for name, value in options.items() if name != "name"}
+    return {"optimizer": type(optimizer).__name__, **plain}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):  # a schedule of Keras
+        return {str(name): _plain(each) for name, each in value.items()}
+    return value if isinstance(value, int | float | str | None) else _named(value)
+
+
+def _named(given: Any) -> str | None:
+    """What a function or a loss is called."""
+    if isinstance(given, Fit):
+        return f"Fit of {type(given.operator).__name__}, {given.misfit}"
+    if isinstance(given, Loss):
+        return _named(given.function)
+    return None if given is None else getattr(given, "__qualname__", type(given).__name__)

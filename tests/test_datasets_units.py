@@ -66,6 +66,10 @@ def test_arrays_are_units_too() -> None:
     assert source.count == 3 and batch["a"].tolist() == [[4, 5], [0, 1]] and batch["unit"].tolist() == [2, 0]
     with pytest.raises(ValueError, match=r"'arrays' of .*'a': 3, 'b': 2.* units"):
         Arrays({"a": np.zeros(3), "b": np.zeros(2)})
+    for given in ({"unit": np.zeros(3)}, {"name": np.array(["a", "b"])}):
+        with pytest.raises(ValueError, match=r"'arrays' with '(unit|name)', .*: must be of numbers, and of other names than 'unit'"):
+            Arrays(given)
+    assert Arrays({"a": np.zeros(3)}).describe() != Arrays({"a": np.ones(3)}).describe()
 
 
 def test_what_cannot_be_read_is_refused(path: Path, tmp_path: Path, survey: xarray.Dataset) -> None:
@@ -79,6 +83,16 @@ def test_what_cannot_be_read_is_refused(path: Path, tmp_path: Path, survey: xarr
     survey[["observed"]].to_netcdf(scaled, engine="h5netcdf", encoding={"observed": {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -1}})
     with pytest.raises(ValueError, match="'variable' 'observed', stored scaled: must be stored as it is"):
         SurveyFile(scaled)
+
+
+def test_numbers_that_stand_for_none_are_none(tmp_path: Path) -> None:
+    values, counts = np.array([[1.0, np.nan], [3.0, 4.0]], np.float32), np.array([[5.0, np.nan], [7.0, 8.0]])
+    made = xarray.Dataset({"observed": (("shot", "time"), values), "count": (("shot", "time"), counts)})
+    encoding = {"observed": {"_FillValue": -9999.0}, "count": {"dtype": "int32", "_FillValue": -1}}
+    made.to_netcdf(tmp_path / "missing.nc", engine="h5netcdf", encoding=encoding)
+    batch = SurveyFile(tmp_path / "missing.nc").read(np.array([0, 1]))
+    np.testing.assert_array_equal(batch["observed"], values)
+    np.testing.assert_array_equal(batch["count"], counts)
 
 
 def test_chunks_of_many_units_are_warned_of(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from geoinv.datasets.units import SurveyFile, Units
 from geoinv.maps import Bounded
 from geoinv.misfit import Huber
 from geoinv.trainer import Trainer
-from geoinv.training.loss import Fit
+from geoinv.training.loss import Fit, Loss
 from geoinv.training.methods import LBFGS, GaussNewton, Keras
 
 from rows import DATA, MATRIX, RANDOM, SIZE, SOLUTION, SURVEY, UNITS, Rows, gradient, squares  # isort: skip
@@ -245,6 +245,84 @@ def test_a_unit_that_is_not_finite_is_named_and_the_model_untouched() -> None:
         np.testing.assert_allclose(made.parameters, model, rtol=1e-6)
 
 
+def test_what_leaves_the_domain_is_a_step_too_long() -> None:
+    """-log m + 100 m is infinite from zero on downwards, which the first step goes to; its least value is at 1 / 100."""
+
+    def loss(model: tf.Tensor, batch: Any) -> tf.Tensor:
+        return tf.reduce_sum(batch["weight"]) * tf.reduce_sum(100 * model - tf.math.log(model))
+
+    outcome = Trainer(loss, np.full(3, 0.5), {"weight": np.ones(4)}, optimizer=LBFGS(), batch=None).fit(60)
+    np.testing.assert_allclose(outcome.model, 0.01, rtol=1e-5)
+
+
+def test_a_trainer_goes_on_after_data_that_were_bad_for_once() -> None:
+    class Flaky(Units):
+        failures = 1
+
+        @property
+        def count(self) -> int:
+            return 5
+
+        def read(self, units: np.ndarray) -> dict[str, np.ndarray]:
+            if 2 in units and self.failures:
+                self.failures -= 1 if self._ready() else 0
+                raise ValueError("Invalid 'file' unit 2")
+            return {"unit": units, "a": np.ones((len(units), 1))}
+
+        def _ready(self) -> bool:  # once ahead, and once when it is asked for
+            self.calls = getattr(self, "calls", 0) + 1
+            return self.calls == 2
+
+        def describe(self) -> dict[str, Any]:
+            return {}
+
+    made = Trainer(lambda m, batch: tf.reduce_sum(batch["a"]) * tf.reduce_sum(m**2), np.ones(2), Flaky(), seed=None)
+    with pytest.raises(ValueError, match="Invalid 'file' unit 2"):
+        made.fit(4)
+    assert len(made.fit(6).history) == 6
+
+
+def test_a_trainer_goes_on_after_a_batch_that_is_not_finite() -> None:
+    weights = np.ones((4, 1))
+    bad = [True]
+
+    def loss(model: tf.Tensor, batch: Any) -> tf.Tensor:
+        return tf.reduce_sum(batch["weight"]) * tf.reduce_sum(model**2) * (np.nan if bad[0] else 1.0)
+
+    made = Trainer(Loss(loss, traceable=False), np.ones(2), {"weight": weights}, optimizer=tf.keras.optimizers.SGD(0.1), seed=None)
+    with pytest.raises(ValueError, match=r"in batch 'unit 0'|in unit 0"):
+        made.fit(2)
+    bad[0] = False
+    np.testing.assert_allclose(made.fit(2).model, 0.64)  # twice times 1 - 2 * 0.1
+
+
+def test_penalties_and_smoothing_that_are_not_finite() -> None:
+    with pytest.raises(ValueError, match="Invalid 'loss' nan of the penalty: must be finite"):
+        trainer(penalty=lambda m: tf.reduce_sum(tf.math.log(m - 1.0))).fit(2)
+    for options in ({"optimizer": tf.keras.optimizers.SGD(0.1)}, {"optimizer": LBFGS(), "batch": None}):
+        made = trainer(smoothing=lambda leaves: [each / tf.reduce_sum(0 * each) for each in leaves], **options)
+        with pytest.raises(ValueError, match=r"Invalid '(transform|smoothing)' of .*: must be finite. The .* as (they were|it was)"):
+            made.fit(2)
+        np.testing.assert_array_equal(made.parameters, np.zeros(SIZE))
+
+
+def test_penalties_may_gather() -> None:
+    made = trainer(optimizer=tf.keras.optimizers.SGD(0.1), batch=None, penalty=lambda m: tf.reduce_sum((tf.gather(m, [0, 1]) - 1.0) ** 2))
+    expected = -0.1 * (gradient(np.zeros(SIZE)) + np.array([-2.0, -2.0, *[0.0] * (SIZE - 2)]))
+    np.testing.assert_allclose(made.fit(1).model, expected, rtol=1e-6)
+
+
+def test_gauss_newton_says_that_it_has_converged() -> None:
+    outcome = Trainer(Fit(Rows(MATRIX)), SOLUTION, {"observed": DATA}, batch=UNITS, block=6, optimizer=GaussNewton()).fit(20)
+    assert outcome.status == "converged" and len(outcome.history) < 12
+
+
+def test_the_learning_rate_of_a_step_is_recorded() -> None:
+    schedule = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [0.1, 0.01, 0.001])
+    outcome = trainer(optimizer=tf.keras.optimizers.SGD(schedule)).fit(3)
+    np.testing.assert_allclose([record["learning_rate"] for record in outcome.history], [0.1, 0.01, 0.001], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -264,6 +342,15 @@ def test_arguments_are_refused(options: dict[str, Any], message: str) -> None:
     given = {"loss": squares, "start": np.zeros(SIZE), "data": SURVEY} | options
     with pytest.raises(ValueError, match=message):
         Trainer(given.pop("loss"), given.pop("start"), given.pop("data"), **given).fit(1)
+
+
+def test_optimisers_and_models_of_others_are_refused() -> None:
+    optimizer = tf.keras.optimizers.Adam()
+    trainer(optimizer=optimizer).fit(1)
+    with pytest.raises(ValueError, match="Invalid 'optimizer' of other variables: must be one of its own"):
+        trainer(optimizer=optimizer)
+    with pytest.raises(ValueError, match="Invalid 'model' of dtype float32: must be of dtype float64"):
+        Trainer(Fit(Rows(MATRIX)), np.zeros(SIZE, np.float32), {"observed": DATA}).fit(1)
 
 
 def test_data_that_do_not_fit_an_operator_are_refused() -> None:

@@ -1,5 +1,7 @@
 """Training runs that are killed, in steps and within them, and go on to the same bits."""
 
+import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -165,3 +167,77 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     outcome = made.fit(5, report=stop)
     assert outcome.status == "interrupted" and len(outcome.history) == 3
     same(made.fit(5), keras(tmp_path / "whole").fit(5))
+
+
+def stopping(at: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, but that Ctrl-C is pressed at a call of it."""
+    calls = itertools.count(1)
+
+    def called(*arguments: Any) -> Any:
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        return call(*arguments)
+
+    return called
+
+
+@pytest.mark.parametrize("at", [4, 9, 14, 17])
+def test_products_that_are_interrupted_leave_nothing_behind(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, made = gauss_newton(tmp_path / "whole").fit(ITERATIONS), gauss_newton(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(Fit, "product", stopping(at, Fit.product))
+        if at < 9:
+            with pytest.raises(KeyboardInterrupt):
+                made.fit(ITERATIONS)
+        else:
+            assert made.fit(ITERATIONS).status == "interrupted"
+    same(made.fit(ITERATIONS), whole)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("at", [2, 5, 8, 11])
+def test_one_trainer_is_interrupted_resumed_and_killed(name: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after a checkpoint, `resume` by the same trainer, killed at its next checkpoint, and then by another one."""
+    make, save = MAKERS[name], checkpoints.save
+    made, written = make(tmp_path / "run"), list[Path]()
+
+    def saving(*arguments: Any) -> Path:
+        written.append(save(*arguments))
+        if len(written) == at:
+            raise KeyboardInterrupt
+        if len(written) == at + 2:  # the first is that of the interruption itself
+            raise Killed
+        return written[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", saving)
+        with contextlib.suppress(KeyboardInterrupt):
+            made.fit(ITERATIONS)
+        with pytest.raises(Killed):
+            made.resume(ITERATIONS)
+    same(make(tmp_path / "run").resume(ITERATIONS), make(tmp_path / "whole").fit(ITERATIONS))
+
+
+def test_a_short_run_that_is_interrupted_has_a_checkpoint(tmp_path: Path) -> None:
+    def make(name: str) -> Trainer:
+        return Trainer(squares, np.zeros(SIZE), SURVEY, batch=np.int64(5), seed=np.int64(3), block=np.int64(2), directory=tmp_path / name)
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["iteration"] == 3:
+            raise KeyboardInterrupt
+
+    assert make("run").fit(5, report=stop).status == "interrupted"
+    same(make("run").resume(5), make("whole").fit(5))
+
+
+def test_other_data_functions_and_schedules_are_other_runs(tmp_path: Path) -> None:
+    def make(decay: float = 0.9, shift: float = 0.0, **options: Any) -> Trainer:
+        schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 10, decay)
+        given = {**SURVEY, "observed": DATA + shift}
+        return Trainer(squares, np.zeros(SIZE), given, optimizer=tf.keras.optimizers.Adam(schedule), directory=tmp_path, **options)
+
+    make().fit(2)
+    for options, key in (({"decay": 0.8}, "learning_rate"), ({"shift": 1.0}, "data"), ({"penalty": tf.reduce_sum}, "penalty")):
+        with pytest.raises(ValueError, match=f"'checkpoint's options' another in .*{key} \\("):
+            make(**options).resume(4)
+    assert len(make().resume(4).history) == 4

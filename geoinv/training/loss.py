@@ -9,7 +9,7 @@ from typing import Any, final
 import tensorflow as tf
 
 from geoinv.operators import checks
-from geoinv.operators.forward import ForwardOperator, Nest
+from geoinv.operators.forward import ForwardOperator, Nest, conform
 
 from ..misfit import L2, Misfit
 
@@ -80,20 +80,23 @@ class Fit(UnitLoss):
     uncertainty: str = "uncertainty"
 
     def value(self, model: Nest, batch: Batch) -> tf.Tensor:
-        return self.misfit.value(self._residual(self._of(batch).forward(model), batch))
+        return self.misfit.value(self._residual(self._of(batch).forward(self._given(model)), batch))
 
     def gradient(self, model: Nest, batch: Batch) -> tuple[tf.Tensor, Nest]:
-        at = self._of(batch).linearize(model)
+        at = self._of(batch).linearize(self._given(model))
         value, cotangent = differentiated(lambda data: self.misfit.value(self._residual(data, batch)), at.data)
         return value, at.pullback(cotangent)
 
     def product(self, model: Nest, batch: Batch, tangent: Nest) -> Nest:
-        at = self._of(batch).linearize(model)
+        at = self._of(batch).linearize(self._given(model))
         residual = self._residual(at.data, batch)
         # Residuals are affine in the data: what they become for a change of these, without what they are without.
         change = self._residual(at.pushforward(tangent), batch) - self._residual(tf.zeros_like(at.data), batch)
         weighted = 2 * tf.cast(self.misfit.weights(residual), change.dtype) * change
         return at.pullback(differentiated(lambda data: tf.reduce_sum(weighted * self._residual(data, batch)), at.data)[1])
+
+    def _given(self, model: Nest) -> Nest:
+        return conform("model", model, self.operator.model_spec)
 
     def _of(self, batch: Batch) -> ForwardOperator:
         return self.operator.subset(batch["unit"])
@@ -206,13 +209,13 @@ class Penalty:
     def gradient(self, model: Nest) -> tuple[float, Nest]:
         """Of a model, with its gradient."""
         value, gradient = self._compiled(model)
-        return float(value), gradient
+        return float(value), tf.nest.map_structure(tf.convert_to_tensor, gradient)
 
     def product(self, model: Nest, tangent: Nest) -> Nest:
         """The Hessian times a change of the model."""
 
         def slope(given: Nest) -> tf.Tensor:
-            found = tf.nest.flatten(differentiated(self.function, given)[1])  # type: ignore[arg-type]
+            found = [tf.convert_to_tensor(each) for each in tf.nest.flatten(differentiated(self.function, given)[1])]  # type: ignore[arg-type]
             return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(found, tf.nest.flatten(tangent), strict=True)])
 
-        return differentiated(slope, model)[1]
+        return tf.nest.map_structure(tf.convert_to_tensor, differentiated(slope, model)[1])

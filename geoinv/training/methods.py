@@ -59,8 +59,9 @@ class Keras(Method):
                 self.optimizer.learning_rate = float(self.learning_rate(task.iteration, task.history))
             batch = task.draw()
             loss = task.sum_gradients(task.leaves, batch)
+            rate = float(self.optimizer.learning_rate)  # with a schedule of Keras the next one's, once it is applied
             task.apply(self.optimizer, batch)
-            yield {"loss": loss, "learning_rate": float(self.optimizer.learning_rate)}, self._slots
+            yield {"loss": loss, "learning_rate": rate}, self._slots
 
     def _slots(self) -> Arrays:
         return {f"slot{number}": variable.numpy() for number, variable in enumerate(self.optimizer.variables)}
@@ -90,9 +91,13 @@ class LBFGS(Method):
         return self._searched(task, past) if task.whole else self._stepped(task, past)
 
     def _searched(self, task: "Task", past: LBFGSState | None) -> Iterator[tuple[Record, Keep]]:
-        batch = task.draw() if past is None else task.everything
+        batch, evaluations = task.draw() if past is None else task.everything, itertools.count(0 if past is None else 1)
+
+        def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+            return task.value_and_gradient(x, batch, trial=next(evaluations) > 0)  # a step too long is shortened
+
         options = {"memory": self.memory, "first_step": self.first_step, "max_step": self.max_step}
-        iterates = lbfgs(lambda x: task.value_and_gradient(x, batch), task.vector if past is None else past, **options)  # type: ignore[arg-type]
+        iterates = lbfgs(objective, task.vector if past is None else past, **options)  # type: ignore[arg-type]
         for iterate in iterates if past is None else itertools.islice(iterates, 1, None):
             if iterate.iteration:
                 task.set(iterate.model)
@@ -144,7 +149,10 @@ class GaussNewton(Method):
                 lambda v, product=product: product(v) + self.damping * v, -tf.constant(gradient), lambda r: r,  # type: ignore[misc]
                 tolerance=self.cg_tolerance, max_iterations=self.cg_iterations,
             )  # fmt: skip
-            task.set(self._search(task, x, value, gradient, solution.x.numpy(), batch))
+            model = self._search(task, x, value, gradient, solution.x.numpy(), batch)
+            if task.whole and np.array_equal(model, x):
+                return
+            task.set(model)
             yield {"loss": value, "cg_iterations": solution.iterations}, dict
 
     def _search(self, task: "Task", x: np.ndarray, value: float, gradient: np.ndarray, step: np.ndarray, batch: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from geoinv.operators.forward import Nest
 from geoinv.operators.parallel import in_turn
 
 from ..accumulator import GradientAccumulator
+from ..gradients import NotFiniteError
 from .loss import Penalty, UnitLoss
 
 
@@ -89,12 +90,13 @@ class Passes:
         parts = self._compiled(leaves, rest, following) if self._loss.traceable else self._side_by_side(leaves, rest)
         try:
             for block, value in parts:
-                self._check_value(value, block)
+                _check_value(value, f"in {self._named(block)}")
                 self.partial = Partial(self.partial.done + 1, self.partial.value + value)
                 self._keep()
             units, total = self._blocks.size_of(chosen), self.partial.value
             if self._penalty.function is not None:
                 value, gradient = self._penalty.gradient(self._packed(leaves))
+                _check_value(value, "of the penalty")
                 self._accumulator.add([units * each for each in tf.nest.flatten(gradient)], batch="penalty")
                 total += units * value
         except BaseException:  # what is left of the step is of no use: it begins anew
@@ -103,6 +105,11 @@ class Passes:
         finally:
             self.partial = Partial()
         return total / units
+
+    def begin(self) -> None:
+        """Begin with no sums, but for those of a pass that is taken up."""
+        if not self.partial.done:
+            self._accumulator.reset()
 
     def close(self) -> None:
         """Read nothing ahead any more."""
@@ -129,10 +136,12 @@ class Passes:
         """The Gauss-Newton Hessian of that, times a change of the model; its leaves."""
         self._accumulator.reset()
         found = in_turn(lambda n: self._loss.product(model, self._read(int(chosen[n])), tangent), len(chosen))
-        for block, each in zip(chosen.tolist(), found, strict=True):
-            self._accumulator.add(tf.nest.flatten(each), batch=self._named(block))
-        units, sums = self._blocks.size_of(chosen), self._accumulator.sum()
-        self._accumulator.reset()
+        try:
+            for block, each in zip(chosen.tolist(), found, strict=True):
+                self._accumulator.add(tf.nest.flatten(each), batch=self._named(block))
+            units, sums = self._blocks.size_of(chosen), self._accumulator.sum()
+        finally:
+            self._accumulator.reset()
         whole = [each / tf.cast(units, each.dtype) for each in sums]
         if self._penalty.function is None:
             return whole
@@ -146,11 +155,6 @@ class Passes:
         units = self._blocks[block]
         return f"unit {units[0]}" if len(units) == 1 else f"units {units[0]} to {units[-1]}"
 
-    def _check_value(self, value: float, block: int) -> None:
-        if not np.isfinite(value):
-            advice = "The model is as it was. Are these data, or is the step too long?"
-            raise checks.invalid("loss", f"{value} in {self._named(block)}", "finite", advice)
-
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The sums of a pass under way, and how far it has come."""
         return self._accumulator.to_arrays(), dataclasses.asdict(self.partial)
@@ -159,6 +163,12 @@ class Passes:
         """Go on from there."""
         self._accumulator.from_arrays(arrays)
         self.partial = Partial(**partial)
+
+
+def _check_value(value: float, where: str) -> None:
+    if not np.isfinite(value):
+        advice = "The model is as it was. Are these data, or is the step too long?"
+        raise NotFiniteError(str(checks.invalid("loss", f"{value} {where}", "finite", advice)))
 
 
 def _chained(first: np.ndarray, following: Callable[[], Iterator[int]]) -> Iterator[int]:

@@ -13,6 +13,7 @@ from geoinv.operators import checks
 from geoinv.operators.forward import Nest, ravel, unravel
 
 from ..accumulator import GradientAccumulator, Precision, Transform
+from ..gradients import NotFiniteError
 from .loss import Penalty, UnitLoss
 from .passes import Passes, expected
 
@@ -57,7 +58,7 @@ class Task:
         self._size, self._passes, self._drawn = blocks.count, 1, self.everything
         self.history: list[Record] = []
         self.found: list[tuple[float, np.ndarray]] = []
-        self._again: list[tuple[float, np.ndarray]] = []
+        self._next = 0
 
     # ---------------------------------------------------------------------------------------------------------- model
 
@@ -86,7 +87,7 @@ class Task:
     @property
     def whole(self) -> bool:
         """Whether a batch is all of the data."""
-        return self._batch is None
+        return self._batch is None or (isinstance(self._batch, int) and self._batch >= self.blocks.units)
 
     @property
     def everything(self) -> np.ndarray:
@@ -101,9 +102,9 @@ class Task:
         return -(-checks.count("batch", units) // self.blocks.size)
 
     def begin(self) -> None:
-        """Begin a step anew that was not ended, unless it is taken up within it."""
-        if not self._again:
-            self.found.clear()
+        """Begin a step anew that was not ended: what was found in it so far is found again."""
+        self._next = 0
+        self.passes.begin()
 
     def draw(self, passes: int = 1) -> np.ndarray:
         """The blocks of the step's batch, which it goes through so many times."""
@@ -121,6 +122,7 @@ class Task:
         record = {"iteration": self.iteration + 1, "epoch": self.cursor.epoch, "units": units, **record, "programs": self.passes.programs}
         self.iteration, self.cursor = self.iteration + 1, self._after
         self.found.clear()
+        self._next = 0
         return record
 
     # ------------------------------------------------------------------------------------------------------------ sums
@@ -133,18 +135,32 @@ class Task:
         """Let an optimiser of Keras change the model by the mean gradient of a batch."""
         self._accumulator.apply(optimizer, divisor=self.blocks.size_of(batch), transform=self._transform)
 
-    def value_and_gradient(self, vector: np.ndarray, batch: np.ndarray) -> tuple[float, np.ndarray]:
-        """Per unit of a batch at a model [n]; what was found in a step before it was killed is not computed again."""
-        if self._again:
-            self.found.append(self._again.pop(0))
-            return self.found[-1]
+    def value_and_gradient(self, vector: np.ndarray, batch: np.ndarray, *, trial: bool = False) -> tuple[float, np.ndarray]:
+        """Per unit of a batch at a model [n]; what was found in a step before it was killed is not computed again.
+
+        At a model that is tried what is not finite is infinite.
+        """
+        self._next += 1
+        if self._next <= len(self.found):
+            return self.found[self._next - 1]
+        try:
+            self.found.append(self._computed(vector, batch))
+        except NotFiniteError:
+            if not trial:
+                raise
+            self.found.append((np.inf, np.zeros_like(vector)))
+        return self.found[-1]
+
+    def _computed(self, vector: np.ndarray, batch: np.ndarray) -> tuple[float, np.ndarray]:
         leaves = tf.nest.flatten(unravel(vector, self.spec))
         value = self.passes.gradient(leaves, batch, self._following)
         units, sums = self.blocks.size_of(batch), self._accumulator.sum()
         self._accumulator.reset()
         means = [tf.cast(each / tf.cast(units, each.dtype), leaf.dtype) for each, leaf in zip(sums, leaves, strict=True)]
-        self.found.append((value, ravel(self._transform(means) if self._transform else means).astype(vector.dtype, copy=False)))
-        return self.found[-1]
+        found = ravel(self._transform(means) if self._transform else means).astype(vector.dtype, copy=False)
+        if not np.isfinite(found).all():
+            raise NotFiniteError(str(checks.invalid("smoothing", "of a finite gradient to another", "finite", "The model is as it was.")))
+        return value, found
 
     def value(self, vector: np.ndarray, batch: np.ndarray) -> float:
         """Per unit of a batch at a model [n]."""
@@ -179,4 +195,4 @@ class Task:
         self.passes.from_arrays(sums, about["partial"])
         self.iteration, self.history = about["iteration"], list(about["history"])
         self.cursor = self._after = Cursor(*about["cursor"])
-        self._again = [(value, arrays[f"found.{number}"]) for number, value in enumerate(about["found"])]
+        self.found, self._next = [(value, arrays[f"found.{number}"]) for number, value in enumerate(about["found"])], 0

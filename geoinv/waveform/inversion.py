@@ -116,7 +116,7 @@ def run(
         ValueError: The operator refuses the inputs, or a wavefield is not finite.
         KeyboardInterrupt: Before there is anything to keep; after that neither is raised, and the outcome says why it ended.
     """
-    log = _Log.of(watch, past)
+    log, left = _Log.of(watch, past), None if past is None else past.round
     done, velocity, ending = log.done, inputs.velocity, None
     try:
         for band in bands(config, shots.dt(inputs.survey)):
@@ -127,11 +127,13 @@ def run(
             else:
                 continue  # ended before
             for result in rounds:
-                done[band.number] = result
+                done[band.number], left = result, None
             velocity = result.objective.velocity(result.model)
             if result.status == "interrupted":
                 break
     except KeyboardInterrupt:
+        if left is not None:  # what it went on with is the best that there is
+            done[left.objective.band.number] = BandResult("interrupted", "", dataclasses.replace(left, start=left.best[1]))
         if not done:
             raise
         ending = ("interrupted", INTERRUPTED.format(max(done)))
