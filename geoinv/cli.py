@@ -118,6 +118,24 @@ def invert(
 
 
 @app.command()
+def estimate(
+    config: ConfigPath,
+    memory: Annotated[float | None, typer.Option(metavar="GB", help="Choose what is kept so that it fits in so much.", show_default=False)] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Say what an inversion will take, memory and time an iteration, before anything large is computed."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    settings = _load(config, overrides)
+    from geoinv.estimate import told
+
+    budget = None if memory is None else 1e9 * memory
+    found = importlib.import_module(f"geoinv.{settings.kind}.estimate").estimates(settings, budget)
+    print("\n".join(told(found, budget)))
+
+
+@app.command()
 def resume(
     directory: Annotated[Path, typer.Argument(help="Output directory of 'geoinv invert' that was stopped.", show_default=False)],
     allow_different_bits: Annotated[
