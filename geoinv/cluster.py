@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 #: Parts under way or waiting on every thread: what a worker has at hand when it has ended one.
 AHEAD = 2
+#: Arguments that workers keep.
+HELD = 8
 #: How long to wait for workers, s.
 PATIENCE = 60
 
@@ -25,6 +27,7 @@ class Cluster:
 
     def __init__(self, client: "Client") -> None:
         self._client = client
+        self._held: deque[tuple[Any, Any]] = deque(maxlen=HELD)
 
     @property
     def threads(self) -> int:
@@ -38,7 +41,7 @@ class Cluster:
 
         Args:
             function: Of a module that workers have, too; pure.
-            shared: Arguments of all parts, which each worker gets once.
+            shared: Arguments of all parts, which each worker gets once; the same objects in a later call are there still. Not to be changed.
             parts: The last argument of each.
 
         Raises:
@@ -46,8 +49,7 @@ class Cluster:
         """
         from distributed import KilledWorker
 
-        # As results of tasks, not scattered: they are made anew where the worker that holds them is lost.
-        held = [self._client.submit(_same, each, pure=False) for each in shared]
+        held = [self._kept(each) for each in shared]
         rest = iter(parts)
         ahead = deque(self._submitted(function, held, part) for part in islice(rest, AHEAD * self.threads))
         try:
@@ -59,6 +61,14 @@ class Cluster:
             raise RuntimeError(f"Workers were lost while they computed: {error}. Have they enough memory?") from None
         finally:  # where one failed, or nobody asks for more
             self._client.cancel(list(ahead))
+
+    def _kept(self, value: Any) -> Any:
+        """An argument on the workers: the result of a task, not scattered, for it is made anew where the worker that holds it is lost."""
+        for known, future in self._held:
+            if known is value:
+                return future
+        self._held.append((value, self._client.submit(_same, value, pure=False)))
+        return self._held[-1][1]
 
     def _submitted(self, function: Callable[..., Any], held: Sequence[Any], part: Any) -> Any:
         return self._client.submit(function, *held, part, pure=False)

@@ -18,6 +18,7 @@ from geoinv.operators.forward import Nest
 from . import checkpoints
 from .accumulator import Precision, Transform
 from .checkpoints import Checkpoint
+from .cluster import Cluster
 from .training.loss import Fit, Loss, Mapped, Penalty, as_loss
 from .training.methods import GaussNewton, as_method
 from .training.metrics import Metrics
@@ -69,6 +70,8 @@ class Trainer:
         smoothing: Of the mean gradients, from a list of tensors (the model's leaves) to such a list, in TensorFlow.
         precision: Of the sums: "same" as the model's, "float64" or "kahan".
         seed: Of the order of the blocks in each epoch; the survey's order if None.
+        cluster: From `cluster.connected`, on whose workers the blocks of `Fit` and of `Loss(function, traceable=False)` are computed, to the same
+            bits; what the loss is made of must be there, too.
         directory: Where history.csv and checkpoints are kept.
         checkpoint_seconds: Between checkpoints, at least; they are made after steps and within them, after blocks.
         tensorboard: Whether scalars for TensorBoard are written there, too.
@@ -91,6 +94,7 @@ class Trainer:
         smoothing: Transform | None = None,
         precision: Precision = "same",
         seed: int | None = 0,
+        cluster: Cluster | None = None,
         directory: str | Path | None = None,
         checkpoint_seconds: float = 30.0,
         tensorboard: bool = False,
@@ -105,9 +109,11 @@ class Trainer:
             batch = checks.count("batch", batch)
         if smoothing is not None and isinstance(self._method, GaussNewton):
             raise checks.invalid("smoothing", "of gradients", "left out with GaussNewton()", "Penalise roughness.")
+        if cluster is not None and given.traceable:
+            raise checks.invalid("cluster", "for a loss that is compiled here", "left out, or with Fit(...) or Loss(function, traceable=False)")
         blocks = Blocks(source.count, checks.count("block", block), seed)
         mapped = given if map is None else Mapped(given, map)
-        self._task = Task(mapped, Penalty(penalty), source, blocks, start, batch, precision, smoothing, self._keep)
+        self._task = Task(mapped, Penalty(penalty), source, blocks, start, batch, precision, smoothing, self._keep, cluster)
         self._directory = None if directory is None else Path(directory)
         self._every, self._kept = checkpoint_seconds, time.monotonic()
         self._metrics = Metrics(self._directory, tensorboard=tensorboard)

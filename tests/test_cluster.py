@@ -10,10 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from geoinv.cluster import Cluster, connected
 from geoinv.config import dump_toml, parse
 from geoinv.datasets import netcdf, synthetic
+from geoinv.operators.gravity.prism import GravityPrism
+from geoinv.trainer import Trainer
+from geoinv.training.loss import Fit
+from geoinv.training.methods import GaussNewton
 from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import inversion as waveform
 from geoinv.waveform.spread import OnCluster
@@ -95,6 +100,21 @@ def test_results_come_in_order_and_errors_as_they_are(cluster: Cluster) -> None:
     assert [next(found), next(found)] == [(7, 0), (3, 1)]
     with pytest.raises(ZeroDivisionError):
         next(found)
+
+
+@pytest.mark.parametrize("optimizer", [lambda: tf.keras.optimizers.Adam(1.0), lambda: GaussNewton(cg_iterations=5)])
+def test_trainers_have_blocks_computed_there(cluster: Cluster, optimizer: Callable[[], Any]) -> None:
+    example = synthetic.gravity(seed=1, shape=(3, 8, 8), stations=(6, 6))
+    places = {dim: example.survey[dim].values for dim in example.grid.dims}
+    prism, data = GravityPrism(example.grid, places), {name: example.survey[name].values for name in ("observed", "uncertainty")}
+
+    def trained(**options: Any) -> Any:
+        made = Trainer(Fit(prism), np.zeros(example.grid.shape), data, optimizer=optimizer(), batch=20, block=5, **options)
+        return made.fit(3).model.numpy()
+
+    np.testing.assert_array_equal(trained(cluster=cluster), trained())
+    with pytest.raises(ValueError, match="Invalid 'cluster' for a loss that is compiled here"):
+        Trainer(lambda m, batch: tf.reduce_sum(m), np.zeros(3), data, cluster=cluster)
 
 
 def test_from_the_command_line(folder: Path, command_line: Callable[..., tuple[int, list[str], list[str]]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from geoinv.operators.forward import Nest
 from geoinv.operators.parallel import in_turn
 
 from ..accumulator import GradientAccumulator
+from ..cluster import Cluster
 from ..gradients import NotFiniteError
 from .loss import Penalty, UnitLoss
 
@@ -43,12 +44,14 @@ class Passes:
         accumulator: Of gradients with respect to `variables`, or of something else of their shapes.
         structure: The nest of which the accumulator's variables are the leaves.
         keep: Called after each block.
+        cluster: Whose workers compute the blocks of losses that are not compiled here.
     """
 
     def __init__(
         self, loss: UnitLoss, penalty: Penalty, source: Units, blocks: Blocks, accumulator: GradientAccumulator, structure: Nest,
-        keep: Callable[[], None],
+        keep: Callable[[], None], cluster: Cluster | None = None,
     ) -> None:  # fmt: skip
+        self._cluster = cluster
         self._loss, self._penalty, self._source, self._blocks = loss, penalty, source, blocks
         self._accumulator, self._structure, self._keep = accumulator, structure, keep
         self._reader = Reader(source, blocks)
@@ -121,24 +124,28 @@ class Passes:
             yield block, float(self._program(batch)(leaves, batch, batch=self._named(block)))
 
     def _side_by_side(self, leaves: list[tf.Tensor], chosen: np.ndarray) -> Iterator[tuple[int, float]]:
-        model, blocks = self._packed(leaves), chosen.tolist()
-        found = in_turn(lambda n: self._loss.gradient(model, self._read(blocks[n])), len(blocks))
-        for block, (value, gradient) in zip(blocks, found, strict=True):
-            self._accumulator.add(tf.nest.flatten(gradient), batch=self._named(block))
-            yield block, float(value)
+        for block, (value, gradient) in zip(chosen.tolist(), self._parts("gradient", self._packed(leaves), chosen), strict=True):
+            self._accumulator.add(gradient, batch=self._named(block))
+            yield block, value
+
+    def _parts(self, kind: str, model: Nest, chosen: np.ndarray, tangent: Nest = None) -> Iterator[Any]:
+        """What `_of_block` gives for some blocks, in turn: on the cores of this machine, or the workers of a cluster."""
+        units = [self._blocks[int(block)] for block in chosen]
+        if self._cluster is None:
+            return in_turn(lambda n: _of_block(self._loss, self._source, kind, model, tangent, units[n]), len(units))
+        given = (tf.nest.map_structure(np.asarray, each) for each in (model, tangent))
+        return self._cluster.in_turn(_of_block, (self._loss, self._source, kind, *given), units)
 
     def value(self, model: Nest, chosen: np.ndarray) -> float:
         """The value per unit of some blocks, with the penalty."""
-        found = in_turn(lambda n: self._loss.value(model, self._read(int(chosen[n]))), len(chosen))
-        return sum(float(each) for each in found) / self._blocks.size_of(chosen) + self._penalty.value(model)
+        return sum(self._parts("value", model, chosen)) / self._blocks.size_of(chosen) + self._penalty.value(model)
 
     def product(self, model: Nest, chosen: np.ndarray, tangent: Nest) -> list[tf.Tensor]:
         """The Gauss-Newton Hessian of that, times a change of the model; its leaves."""
         self._accumulator.reset()
-        found = in_turn(lambda n: self._loss.product(model, self._read(int(chosen[n])), tangent), len(chosen))
         try:
-            for block, each in zip(chosen.tolist(), found, strict=True):
-                self._accumulator.add(tf.nest.flatten(each), batch=self._named(block))
+            for block, each in zip(chosen.tolist(), self._parts("product", model, chosen, tangent), strict=True):
+                self._accumulator.add(each, batch=self._named(block))
             units, sums = self._blocks.size_of(chosen), self._accumulator.sum()
         finally:
             self._accumulator.reset()
@@ -147,9 +154,6 @@ class Passes:
             return whole
         bent = tf.nest.flatten(self._penalty.product(model, tangent))
         return [a + tf.cast(b, a.dtype) for a, b in zip(whole, bent, strict=True)]
-
-    def _read(self, block: int) -> dict[str, Any]:
-        return {name: tf.constant(array) if name != "unit" else array for name, array in self._source.read(self._blocks[block]).items()}
 
     def _named(self, block: int) -> str:
         units = self._blocks[block]
@@ -163,6 +167,23 @@ class Passes:
         """Go on from there."""
         self._accumulator.from_arrays(arrays)
         self.partial = Partial(**partial)
+
+
+def _of_block(loss: UnitLoss, source: Units, kind: str, model: Nest, tangent: Nest, units: np.ndarray) -> Any:
+    """The value of a block, that and the leaves of its gradient, or those of its product with a change of the model."""
+    batch = {name: tf.constant(array) if name != "unit" else array for name, array in source.read(units).items()}
+    model = tf.nest.map_structure(tf.convert_to_tensor, model)
+    if kind == "value":
+        return float(loss.value(model, batch))
+    if kind == "product":
+        return [_plain(each) for each in tf.nest.flatten(loss.product(model, batch, tf.nest.map_structure(tf.convert_to_tensor, tangent)))]
+    value, gradient = loss.gradient(model, batch)
+    return float(value), [_plain(each) for each in tf.nest.flatten(gradient)]
+
+
+def _plain(gradient: Any) -> Any:
+    """As an array, which processes send each other; of some rows as it is."""
+    return gradient if isinstance(gradient, tf.IndexedSlices) else gradient.numpy()
 
 
 def _check_value(value: float, where: str) -> None:

@@ -13,6 +13,7 @@ from geoinv.operators import checks
 from geoinv.operators.forward import Nest, ravel, unravel
 
 from ..accumulator import GradientAccumulator, Precision, Transform
+from ..cluster import Cluster
 from ..gradients import NotFiniteError
 from .loss import Penalty, UnitLoss
 from .passes import Passes, expected
@@ -32,7 +33,7 @@ class Task:
         batch: Units in a batch.
         precision: Of the sums.
         transform: Of mean gradients, a list of tensors each.
-        keep: Called after each block of a pass.
+        keep, cluster: See `Passes`.
 
     Attributes:
         variables: The model's leaves.
@@ -42,7 +43,7 @@ class Task:
 
     def __init__(
         self, loss: UnitLoss, penalty: Penalty, source: Units, blocks: Blocks, start: Nest, batch: Size, precision: Precision,
-        transform: Transform | None, keep: Callable[[], None],
+        transform: Transform | None, keep: Callable[[], None], cluster: Cluster | None,
     ) -> None:  # fmt: skip
         leaves = tf.nest.map_structure(tf.convert_to_tensor, start)
         self.spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), leaves)
@@ -53,7 +54,7 @@ class Task:
         self.variables = [tf.Variable(leaf, name=f"model{number}") for number, leaf in enumerate(tf.nest.flatten(leaves))]
         self.blocks, self._batch, self._transform = blocks, batch, transform
         self._accumulator = GradientAccumulator(self.variables, precision=precision)
-        self.passes = Passes(loss, penalty, source, blocks, self._accumulator, self.spec, keep)
+        self.passes = Passes(loss, penalty, source, blocks, self._accumulator, self.spec, keep, cluster)
         self.iteration, self.cursor, self._after = 0, Cursor(), Cursor()
         self._size, self._passes, self._drawn = blocks.count, 1, self.everything
         self.history: list[Record] = []
