@@ -1,7 +1,9 @@
 """Writing files so that a reader finds the whole old file or the whole new one, never a half."""
 
+import errno
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         ValueError: `path` is a folder, or its folder does not exist.
+        OSError: The disk is full; the message names the file.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -37,8 +40,26 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         os.replace(temporary, target)
+    except OSError as error:
+        raise full(target) if error.errno == errno.ENOSPC else error from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def full(path: str | os.PathLike[str]) -> OSError:
+    """A full disk, ready to be raised."""
+    text = "No space left on device; what was there is as it was. Free some, and 'geoinv resume' goes on with an inversion. It was to be written"
+    return OSError(errno.ENOSPC, text, os.fspath(path))
+
+
+def require_space(path: str | os.PathLike[str], size: float) -> None:
+    """Refuse to begin a file of so many bytes where they do not fit: HDF5 does not survive a disk that fills up while it writes.
+
+    Raises:
+        OSError: The disk is too full.
+    """
+    if shutil.disk_usage(Path(path).parent).free < size:
+        raise full(path)
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:

@@ -10,7 +10,10 @@ import xarray
 from geoinv.operators import checks
 
 from . import files
-from .atomic import atomic_path
+from .atomic import atomic_path, require_space
+
+#: Of a file, and of each variable in it, besides its numbers: bytes, at most.
+OVERHEAD = 16_384
 
 
 def write(path: str | os.PathLike[str], data: xarray.Dataset | xarray.DataArray) -> None:
@@ -22,12 +25,14 @@ def write(path: str | os.PathLike[str], data: xarray.Dataset | xarray.DataArray)
 
     Raises:
         ValueError: A DataArray without a name, or a folder that does not exist.
+        OSError: The disk is too full.
     """
     if isinstance(data, xarray.DataArray):
         if not data.name:
             raise checks.invalid("data", "without a name", "a Dataset or a named DataArray", "Use data.rename('density').")
         data = data.to_dataset()
     with atomic_path(path) as temporary:
+        require_space(path, OVERHEAD * (1 + len(data.variables)) + data.nbytes)
         data.to_netcdf(temporary, engine="h5netcdf")
 
 

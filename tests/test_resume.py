@@ -219,6 +219,27 @@ def test_a_full_disk_leaves_the_last_checkpoint(folder: Path, monkeypatch: pytes
     same(output, whole(folder, "traveltime"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["30k", "100k", "280k"])
+def test_a_small_disk_is_full(folder: Path, size: str, tmp_path: Path) -> None:
+    """At a checkpoint, or when results are written: one line, and the run goes on once there is room. Needs the right to mount."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)], capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount")
+    try:
+        command = [sys.executable, "-m", "geoinv.cli", "invert", "traveltime.toml", "--output", str(tmp_path / "run")]
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert "Traceback" not in ended.stderr and ended.stderr.count("\nerror: ") == 1
+        assert ended.stderr.splitlines()[-1].startswith("error: [Errno 28] No space left on device; what was there is as it was.")
+        assert not [path for path in (tmp_path / "run").rglob(".*") if path.is_file()], "nothing half-written"
+        subprocess.run(["mount", "-o", "remount,size=50m", str(tmp_path)], check=True)
+        resuming.resume(tmp_path / "run", QUIET)
+        same(tmp_path / "run", whole(folder, "traveltime"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = stopped(folder, "damaged", monkeypatch)
     newest = output / "checkpoints" / "000004.checkpoint"
