@@ -83,7 +83,8 @@ def test_gauss_newton_jobs(folder: Path) -> None:
     (times,) = traveltime_estimate.estimates(parse({"kind": "traveltime", "data": {"file": "picks.nc"}}, folder=folder), None)  # type: ignore[arg-type]
     assert gravity.title.startswith("400 stations, ") and gravity.title.endswith("cells (poisson)") and times.title.startswith("100 picks of 5 shots")
     for each in (gravity, times):
-        assert 2e8 < each.peak < 4e9 and 0 < each.seconds < 60 and each.memory["operator"] > 1e4
+        own = each.peak - each.memory["process, programs and data"]  # that of these tests may be anything
+        assert 1e4 < each.memory["operator"] < own < 1e8 and 0 < each.seconds < 60
 
 
 def test_a_budget_decides_what_waves_keep(folder: Path) -> None:
