@@ -1,6 +1,8 @@
 """Parts of a computation on the workers of a Dask cluster: one part on each thread of each, results in order whatever happens to workers."""
 
 import logging
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -110,8 +112,20 @@ def connected(workers: int | None = None, scheduler: str | None = None) -> Itera
             yield Cluster(client)
         return
     count = checks.count("workers", workers)
-    with (
-        LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None) as local,
-        Client(local, set_as_default=False) as client,
-    ):  # else xarray would use it
+    with _deaf_to_interrupts():
+        local = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+    with local, Client(local, set_as_default=False) as client:  # else xarray would use it
         yield Cluster(client)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that begin meanwhile ignore Ctrl-C, which a terminal sends to all: the one that asks for parts decides what becomes of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
