@@ -67,6 +67,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {_one_line(message)}", file=sys.stderr)
 
 
+def _exit(status: str) -> None:
+    """Leave with the code of a run that did not end by itself."""
+    if code := {"interrupted": INTERRUPTED, "failed": MISUSE}.get(status):
+        raise typer.Exit(code)
+
+
 def _load(path: Path, overrides: list[str] | None) -> "Config":
     from geoinv.config import load
 
@@ -113,8 +119,7 @@ def invert(
 
     summary = resuming.invert(settings, directory, overwrite=overwrite, console=Console(), workers=workers, scheduler=scheduler)
     print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
-    if code := {"interrupted": INTERRUPTED, "failed": MISUSE}.get(summary["status"]):
-        raise typer.Exit(code)
+    _exit(summary["status"])
 
 
 @app.command()
@@ -129,8 +134,9 @@ def estimate(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     settings = _load(config, overrides)
     from geoinv.estimate import told
+    from geoinv.operators import checks
 
-    budget = None if memory is None else 1e9 * memory
+    budget = None if memory is None else 1e9 * float(checks.positive("--memory", memory))
     found = importlib.import_module(f"geoinv.{settings.kind}.estimate").estimates(settings, budget)
     print("\n".join(told(found, budget)))
 
@@ -153,8 +159,7 @@ def resume(
         directory, Console(), allow_different_bits=allow_different_bits, workers=workers, scheduler=scheduler
     )  # fmt: skip
     print(f"{rundir.sentence(summary)}\n{directory / 'report.html'}")
-    if summary["status"] == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    _exit(summary["status"])
 
 
 @app.command()

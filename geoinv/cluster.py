@@ -5,11 +5,14 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from geoinv.operators import checks
+
+from . import checkpoints
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -47,7 +50,8 @@ class Cluster:
             parts: The last argument of each.
 
         Raises:
-            Exception: What the function raised; RuntimeError where workers are lost again and again.
+            Exception: What the function raised.
+            ConnectionError: Workers are lost again and again, or the scheduler is.
         """
         from distributed import KilledWorker
 
@@ -59,16 +63,19 @@ class Cluster:
                 found = ahead.popleft().result()
                 ahead.extend(self._submitted(function, held, part) for part in islice(rest, max(1, AHEAD * self.threads - len(ahead))))
                 yield found
-        except KilledWorker as error:
-            raise RuntimeError(f"Workers were lost while they computed: {error}. Have they enough memory?") from None
+        except (KilledWorker, CancelledError) as error:
+            text = f"The workers of the cluster were lost: {error}. Have they enough memory? What was done is kept: 'geoinv resume' goes on with it"
+            raise ConnectionError(text) from None
         finally:  # where one failed, or nobody asks for more
             self._client.cancel(list(ahead))
 
     def _kept(self, value: Any) -> Any:
         """An argument on the workers: the result of a task, not scattered, for it is made anew where the worker that holds it is lost."""
-        for known, future in self._held:
-            if known is value:
-                return future
+        for place, entry in enumerate(self._held):
+            if entry[0] is value:
+                del self._held[place]
+                self._held.append(entry)  # the last to go
+                return entry[1]
         self._held.append((value, self._client.submit(_same, value, pure=False)))
         return self._held[-1][1]
 
@@ -107,15 +114,27 @@ def connected(workers: int | None = None, scheduler: str | None = None) -> Itera
         except (OSError, ValueError) as error:
             raise checks.invalid("scheduler", f"'{scheduler}'", "the address of a running Dask scheduler", f"{error}.") from None
         with client:
-            if not client.nthreads():
-                client.wait_for_workers(1, timeout=PATIENCE)
+            _check_workers(client, scheduler)
             yield Cluster(client)
         return
     count = checks.count("workers", workers)
     with _deaf_to_interrupts():
-        local = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+        local = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0")
     with local, Client(local, set_as_default=False) as client:  # else xarray would use it
         yield Cluster(client)
+
+
+def _check_workers(client: "Client", scheduler: str) -> None:
+    """Refuse workers that cannot compute, and warn of those that compute other last bits."""
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+        machines = client.run(checkpoints.machine)
+    except (TimeoutError, ImportError, AttributeError) as error:
+        raise checks.invalid("scheduler", f"'{scheduler}'", "one whose workers have geoinv as it is here", f"{error}.") from None
+    own = {name: each for name, each in checkpoints.machine().items() if name != "cores"}
+    other = sorted({name for each in machines.values() for name, mine in own.items() if each.get(name) != mine})
+    if other:
+        checks.warn(f"workers have another {', '.join(other)} than this machine: the last bits of results depend on who computes them")
 
 
 @contextmanager

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Vectors of the model that Gauss-Newton holds: iterates, gradient, step, those of conjugate gradients.
 VECTORS = 16
+#: Bytes of smallness and smoothness for each cell, measured.
+REGULARIZATION = 120.0
 
 
 @final
@@ -113,6 +115,7 @@ def of_gauss_newton(
     whole = _Taken(*(_carried_on(counts, [each[k] for each in some], units) for k in range(len(_Taken._fields))))
     iteration = whole.linearize + options.cg_iterations * whole.product + 2 * whole.forward
     memory = {"process, programs and data": before, "operator": whole.held, "products": whole.transient, "model vectors": 8.0 * VECTORS * model.size}
+    memory["regularization"] = REGULARIZATION * model.size
     note = f"{options.cg_iterations} products with J and its transpose of {seconds(whole.product)} each, as inversion.cg_iterations allows"
     return Estimate(title, memory, iteration, [note])
 

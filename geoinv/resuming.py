@@ -84,7 +84,7 @@ def run(
 
 def finish(output: Path, status: str) -> None:
     """Remove the checkpoints of a run that has nothing left to do, once its results are written."""
-    if status != "interrupted":
+    if status not in ("interrupted", "failed"):
         checkpoints.remove(output)
 
 

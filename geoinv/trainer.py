@@ -203,6 +203,7 @@ class Trainer:
                 record, self._state = step
                 record = {**task.stepped(record), "seconds": before + time.perf_counter() - began}
                 task.history.append(record)
+                task.interrupts.release()
                 self._metrics.add(record)
                 report(record)
                 self._keep()
@@ -214,6 +215,7 @@ class Trainer:
                 raise
             return Outcome("interrupted", f"Interrupted in step {task.iteration + 1}.", self.model, tuple(task.history))
         finally:
+            task.interrupts.restore()
             task.passes.close()
         return self._ended("iteration-limit", f"{iterations} iterations were allowed.")
 
@@ -227,14 +229,14 @@ class Trainer:
         """Write a checkpoint, if it is time for one."""
         if self._directory is None or (due and self._fresh):
             return
-        self._fresh = due or time.monotonic() - self._kept >= self._every
-        if not self._fresh:
+        self._fresh = False
+        if not due and time.monotonic() - self._kept < self._every:
             return
         arrays, about = self._task.to_arrays()
         own = {} if self._state is None else {f"method.{name}": array for name, array in self._state().items()}
         about = {**about, "begun": self._state is not None, "options": self._options, "machine": checkpoints.machine()}
         checkpoints.save(self._directory / checkpoints.FOLDER, self._number, {**arrays, **own}, about)
-        self._number, self._kept = self._number + 1, time.monotonic()
+        self._number, self._kept, self._fresh = self._number + 1, time.monotonic(), True
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
         self._task.from_arrays(dict(checkpoint.arrays), dict(checkpoint.about))

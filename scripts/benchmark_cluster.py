@@ -53,7 +53,7 @@ def _compared(config: Any, variant: str, repeats: int, cluster: Any) -> Figures:
     one = timed({"gradient": lambda: alone.value_and_gradient(model)}, repeats)["gradient"]
     found = alone.value_and_gradient(model)
     os.sched_setaffinity(0, everywhere)
-    spread = Objective.of(config, read, band, OnCluster(cluster)).taken_up(alone.wavelet, 0.0)
+    spread = Objective.of(config, read, band, OnCluster(cluster, {})).taken_up(alone.wavelet, 0.0)
     spread.value_and_gradient(model)  # workers read the survey and compile
     two = timed({"gradient": lambda: spread.value_and_gradient(model)}, repeats)["gradient"]
     same = all(np.array_equal(a, b) for a, b in zip(found, spread.value_and_gradient(model), strict=True))

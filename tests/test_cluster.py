@@ -15,6 +15,7 @@ import tensorflow as tf
 from geoinv.cluster import Cluster, connected
 from geoinv.config import dump_toml, parse
 from geoinv.datasets import netcdf, synthetic
+from geoinv.datasets.files import sha256
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.trainer import Trainer
 from geoinv.training.loss import Fit
@@ -52,9 +53,13 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
+def files(folder: Path) -> dict[str, str]:
+    return {str(folder / name): sha256(folder / name) for name in ("shots.nc", "start.nc")}
+
+
 def run(folder: Path, cluster: Cluster | None, watch: waveform.Watch | None = None) -> waveform.Outcome:
     config = parse(CONFIG, folder=folder)
-    spread = None if cluster is None else OnCluster(cluster)
+    spread = None if cluster is None else OnCluster(cluster, files(folder))
     return waveform.run(config, waveform_inputs.load(config), watch or waveform.Watch(), spread=spread)  # type: ignore[arg-type]
 
 
@@ -92,6 +97,23 @@ def test_lost_workers_cost_time_and_not_the_run(folder: Path, alone: waveform.Ou
 
     same(run(folder, cluster, waveform.Watch(record)), alone)
     assert len(set(killed)) == 2
+
+
+def test_arguments_that_are_used_again_stay_with_the_workers(cluster: Cluster) -> None:
+    loss = [1, 2, 3]
+    first = cluster._kept(loss)
+    for number in range(20):
+        cluster._kept([number])
+        assert cluster._kept(loss) is first
+
+
+def test_files_that_are_others_on_a_worker_are_refused(folder: Path, cluster: Cluster) -> None:
+    """Also where the worker had read those of before."""
+    config = parse(CONFIG, folder=folder)
+    inputs = waveform_inputs.load(config)  # type: ignore[arg-type]
+    spread = OnCluster(cluster, {str(folder / "shots.nc"): "another"})
+    with pytest.raises(OSError, match=r"shots.nc' is not on a worker what it was when the inversion began"):
+        waveform.run(config, inputs, waveform.Watch(), spread=spread)  # type: ignore[arg-type]
 
 
 def test_results_come_in_order_and_errors_as_they_are(cluster: Cluster) -> None:

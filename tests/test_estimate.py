@@ -58,6 +58,7 @@ def test_a_dense_kernel_is_as_large_as_it_is() -> None:
     prism = GravityPrism(example.grid, places)
     found = estimate.of_gauss_newton("some", prism.subset, 144, np.zeros(example.grid.shape), GaussNewton(), (4, 12))
     assert found.memory["operator"] == pytest.approx(8 * 144 * 400, rel=0.1)
+    assert prism.subset(np.arange(144)) is prism, "a job that fits all stations has no second kernel"
     assert found.memory["model vectors"] == 8 * 16 * 400 and found.peak > 2e8 and found.seconds > 0
 
 
@@ -100,4 +101,6 @@ def test_a_budget_decides_what_waves_keep(folder: Path) -> None:
 
 def test_from_the_command_line(folder: Path, command_line: Run) -> None:
     code, lines, errors = command_line("estimate", str(folder / "shots.toml"), "--set", "bands.lowpass=[4.0]", "--memory", "0.1")
+    for wrong in ("nan", "0", "-1"):
+        assert command_line("estimate", str(folder / "shots.toml"), "--memory", wrong)[0] == 2
     assert code == 2 and not lines and errors[-1].startswith("error: Invalid '--memory' 0.10 GB: must be at least ")

@@ -317,6 +317,12 @@ def test_gauss_newton_says_that_it_has_converged() -> None:
     assert outcome.status == "converged" and len(outcome.history) < 12
 
 
+def test_epochs_of_all_data_at_once_are_counted() -> None:
+    for optimizer in (LBFGS(), tf.keras.optimizers.SGD(0.01)):
+        outcome = trainer(optimizer=optimizer, batch=None).fit(4)
+        assert [record["epoch"] for record in outcome.history] == [0, 1, 2, 3]
+
+
 def test_the_learning_rate_of_a_step_is_recorded() -> None:
     schedule = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [0.1, 0.01, 0.001])
     outcome = trainer(optimizer=tf.keras.optimizers.SGD(schedule)).fit(3)

@@ -241,3 +241,33 @@ def test_other_data_functions_and_schedules_are_other_runs(tmp_path: Path) -> No
         with pytest.raises(ValueError, match=f"'checkpoint's options' another in .*{key} \\("):
             make(**options).resume(4)
     assert len(make().resume(4).history) == 4
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_interruption_while_the_model_changes_is_heard_after_the_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal, just after the model has been changed and before the step is counted."""
+    make, whole = MAKERS[name], MAKERS[name](tmp_path / "whole").fit(ITERATIONS)
+    for way in ("fit", "resume"):
+        made = make(tmp_path / way)
+        for change in ("apply", "set"):
+            original, calls = getattr(made._task, change), itertools.count(1)
+
+            def changing(*arguments: Any, original: Any = original, calls: Any = calls) -> None:
+                original(*arguments)
+                if next(calls) == 3:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            monkeypatch.setattr(made._task, change, changing)
+        outcome = made.fit(ITERATIONS)
+        assert outcome.status == "interrupted" and len(outcome.history) == 3
+        same(made.fit(ITERATIONS) if way == "fit" else make(tmp_path / way).resume(ITERATIONS), whole)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interruption_while_a_checkpoint_is_written_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = keras(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", stopping(14, checkpoints.save))
+        assert made.fit(ITERATIONS).status == "interrupted"
+    assert checkpoints.latest(tmp_path / "run" / "checkpoints").about["iteration"] == len(made._task.history) > 0
+    same(keras(tmp_path / "run").resume(ITERATIONS), keras(tmp_path / "whole").fit(ITERATIONS))

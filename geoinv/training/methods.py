@@ -91,7 +91,7 @@ class LBFGS(Method):
         return self._searched(task, past) if task.whole else self._stepped(task, past)
 
     def _searched(self, task: "Task", past: LBFGSState | None) -> Iterator[tuple[Record, Keep]]:
-        batch, evaluations = task.draw() if past is None else task.everything, itertools.count(0 if past is None else 1)
+        batch, evaluations = task.draw(), itertools.count(0 if past is None else 1)
 
         def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
             return task.value_and_gradient(x, batch, trial=next(evaluations) > 0)  # a step too long is shortened
@@ -102,6 +102,7 @@ class LBFGS(Method):
             if iterate.iteration:
                 task.set(iterate.model)
                 yield {"loss": iterate.value, "evaluations": iterate.evaluations}, iterate.to_arrays
+                task.draw()
 
     def _stepped(self, task: "Task", past: LBFGSState | None) -> Iterator[tuple[Record, Keep]]:
         x = task.vector

@@ -15,6 +15,7 @@ from geoinv.operators.forward import Nest, ravel, unravel
 from ..accumulator import GradientAccumulator, Precision, Transform
 from ..cluster import Cluster
 from ..gradients import NotFiniteError
+from .interrupts import Interrupts
 from .loss import Penalty, UnitLoss
 from .passes import Passes, expected
 
@@ -55,6 +56,7 @@ class Task:
         self.blocks, self._batch, self._transform = blocks, batch, transform
         self._accumulator = GradientAccumulator(self.variables, precision=precision)
         self.passes = Passes(loss, penalty, source, blocks, self._accumulator, self.spec, keep, cluster)
+        self.interrupts = Interrupts()
         self.iteration, self.cursor, self._after = 0, Cursor(), Cursor()
         self._size, self._passes, self._drawn = blocks.count, 1, self.everything
         self.history: list[Record] = []
@@ -79,7 +81,8 @@ class Task:
         return ravel(self.leaves)
 
     def set(self, vector: np.ndarray) -> None:
-        """Take another model, [n]."""
+        """Take another model, [n]; the step is to end then."""
+        self.interrupts.hold()
         for variable, leaf in zip(self.variables, tf.nest.flatten(unravel(vector, self.spec)), strict=True):
             variable.assign(leaf)
 
@@ -105,6 +108,7 @@ class Task:
     def begin(self) -> None:
         """Begin a step anew that was not ended: what was found in it so far is found again."""
         self._next = 0
+        self.interrupts.restore()
         self.passes.begin()
 
     def draw(self, passes: int = 1) -> np.ndarray:
@@ -133,7 +137,8 @@ class Task:
         return self.passes.gradient(leaves, batch, self._following)
 
     def apply(self, optimizer: Any, batch: np.ndarray) -> None:
-        """Let an optimiser of Keras change the model by the mean gradient of a batch."""
+        """Let an optimiser of Keras change the model by the mean gradient of a batch; the step is to end then."""
+        self.interrupts.hold()
         self._accumulator.apply(optimizer, divisor=self.blocks.size_of(batch), transform=self._transform)
 
     def value_and_gradient(self, vector: np.ndarray, batch: np.ndarray, *, trial: bool = False) -> tuple[float, np.ndarray]:

@@ -114,7 +114,7 @@ def _run(
 
     tf.get_logger().setLevel("ERROR")  # every band has a program of its own, and TensorFlow would wonder why it traces so often
     keeper = resuming.Keeper.of(config, output, _files(config), checkpoint)
-    spread = None if cluster is None else OnCluster(cluster)
+    spread = None if cluster is None else OnCluster(cluster, keeper.about["files"])
     past = None if checkpoint is None else inversion.State.of(checkpoint, config, inputs, spread)
     numbers = itertools.count(0 if checkpoint is None else checkpoint.number + 1)
     with IterationTable(console, COLUMNS["waveform"]) as table:
