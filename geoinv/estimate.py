@@ -112,7 +112,7 @@ def of_gauss_newton(
     some = [_taken(make(np.linspace(0, units - 1, count).astype(int)), model) for count in counts]
     # What was compiled for some serves all, and what building has left behind stays with the process.
     before = max(0.0, resident() - some[-1].held)
-    whole = _Taken(*(_carried_on(counts, [each[k] for each in some], units) for k in range(len(_Taken._fields))))
+    whole = _Taken(*(carried_on(counts, [each[k] for each in some], units) for k in range(len(_Taken._fields))))
     iteration = whole.linearize + options.cg_iterations * whole.product + 2 * whole.forward
     memory = {"process, programs and data": before, "operator": whole.held, "products": whole.transient, "model vectors": 8.0 * VECTORS * model.size}
     memory["regularization"] = REGULARIZATION * model.size
@@ -120,8 +120,8 @@ def of_gauss_newton(
     return Estimate(title, memory, iteration, [note])
 
 
-def _carried_on(counts: Sequence[int], values: Sequence[float], units: int) -> float:
-    """On the straight line through two values; in proportion to the units where it falls."""
+def carried_on(counts: Sequence[int], values: Sequence[float], units: int) -> float:
+    """What `units` take, on the straight line through what one or two counts of them took; as much as the larger one where it falls."""
     if len(counts) == 1:
         return values[0]
     slope = max(0.0, (values[1] - values[0]) / (counts[1] - counts[0]))

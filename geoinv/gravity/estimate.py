@@ -1,5 +1,6 @@
 """What a gravity inversion will take: the operator of some stations, carried on to all."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +25,6 @@ def estimates(config: GravityConfig, budget: float | None) -> list[estimate.Esti
     Raises:
         ValueError: Anything wrong with the config or its data.
     """
-    import dataclasses
-
     inputs, quiet = load(config), Console(quiet=True)
     whole = config.model_copy(update={"data": config.data.model_copy(update={"trend": "remove", "trend_degree": None})})
 
@@ -36,5 +35,5 @@ def estimates(config: GravityConfig, budget: float | None) -> list[estimate.Esti
     found = estimate.of_gauss_newton(title, make, inputs.fitted.size, inputs.reference, config.inversion, (32, 256))
     if inputs.held.size:  # what is held out is predicted by an operator of all stations, beside that of those that are fitted
         share = inputs.survey.sizes["station"] / inputs.fitted.size
-        found.memory["operator of all stations"] = share * found.memory["operator"]
+        found = dataclasses.replace(found, memory=found.memory | {"operator of all stations": share * found.memory["operator"]})
     return [found]

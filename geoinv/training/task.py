@@ -58,7 +58,7 @@ class Task:
         self.passes = Passes(loss, penalty, source, blocks, self._accumulator, self.spec, keep, cluster)
         self.interrupts = Interrupts()
         self.iteration, self.cursor, self._after = 0, Cursor(), Cursor()
-        self._size, self._passes, self._drawn = blocks.count, 1, self.everything
+        self._size, self._passes, self._drawn = blocks.count, 1, np.arange(blocks.count)
         self.history: list[Record] = []
         self.found: list[tuple[float, np.ndarray]] = []
         self._next = 0
@@ -92,11 +92,6 @@ class Task:
     def whole(self) -> bool:
         """Whether a batch is all of the data."""
         return self._batch is None or (isinstance(self._batch, int) and self._batch >= self.blocks.units)
-
-    @property
-    def everything(self) -> np.ndarray:
-        """All blocks."""
-        return np.arange(self.blocks.count)
 
     def _count(self) -> int:
         """Blocks in the next batch."""

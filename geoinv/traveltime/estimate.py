@@ -1,5 +1,6 @@
 """What a travel-time inversion will take: the times of some shots, carried on to all."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,6 @@ def estimates(config: TravelTimeConfig, budget: float | None) -> list[estimate.E
     Raises:
         ValueError: Anything wrong with the config or its data.
     """
-    import dataclasses
-
     inputs = load(config)
     numbers = inputs.survey["shot"].values[inputs.fitted]
     shots = np.unique(numbers)

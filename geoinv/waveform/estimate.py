@@ -79,11 +79,7 @@ def _round(wave: AcousticWave, running: int) -> float:
     """Seconds of the gradients of the shots that run side by side: two short records without a signal, and the line through them."""
     total = wave.wavelet.shape[-1]
     lengths = sorted({min(each, total) for each in SHORT})
-    found = [_short(wave, running, length) for length in lengths]
-    if len(lengths) == 1:
-        return found[0]
-    slope = max(0.0, (found[1] - found[0]) / (lengths[1] - lengths[0]))
-    return found[1] + slope * (total - lengths[1])
+    return estimate.carried_on(lengths, [_short(wave, running, length) for length in lengths], total)
 
 
 def _short(wave: AcousticWave, running: int, samples: int) -> float:
