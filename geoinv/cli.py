@@ -34,7 +34,7 @@ Overrides = Annotated[
 ]
 
 Workers = Annotated[
-    int | None, typer.Option(metavar="N", help="Spread the shots of waveforms over so many processes; the bits stay the same.", show_default=False)
+    int | None, typer.Option(metavar="N", help="Spread shots or stations over so many processes; the bits stay the same.", show_default=False)
 ]
 Scheduler = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Or over the workers of a running Dask scheduler, such as tcp://host:8786.", show_default=False)

@@ -1,8 +1,10 @@
 """Parts of a computation on the workers of a Dask cluster: one part on each thread of each, results in order whatever happens to workers."""
 
 import logging
+import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -15,15 +17,17 @@ from geoinv.operators import checks
 from . import checkpoints
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 Result = TypeVar("Result")
 #: Parts under way or waiting on every thread: what a worker has at hand when it has ended one.
 AHEAD = 2
 #: Arguments that workers keep.
 HELD = 8
-#: How long to wait for workers, s.
-PATIENCE = 60
+#: An environment variable of Dask's workers.
+TRIM = "MALLOC_TRIM_THRESHOLD_"
+#: How long to wait for workers, and how often to look whether there are any, s.
+PATIENCE, POLL = 60, 5
 
 
 @final
@@ -51,23 +55,57 @@ class Cluster:
 
         Raises:
             Exception: What the function raised.
-            ConnectionError: Workers are lost again and again, or the scheduler is.
+            ConnectionError: Workers are lost again and again, none is left, or the scheduler is lost.
         """
-        from distributed import KilledWorker
-
         held = [self._kept(each) for each in shared]
         rest = iter(parts)
         ahead = deque(self._submitted(function, held, part) for part in islice(rest, AHEAD * self.threads))
         try:
             while ahead:
-                found = ahead.popleft().result()
+                (found,) = self.results([ahead.popleft()])
                 ahead.extend(self._submitted(function, held, part) for part in islice(rest, max(1, AHEAD * self.threads - len(ahead))))
                 yield found
-        except (KilledWorker, CancelledError) as error:
-            text = f"The workers of the cluster were lost: {error}. Have they enough memory? What was done is kept: 'geoinv resume' goes on with it"
-            raise ConnectionError(text) from None
         finally:  # where one failed, or nobody asks for more
             self._client.cancel(list(ahead))
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """What a pure function makes of arguments, on a worker: kept there while it is referred to, and made anew elsewhere if the worker is lost.
+
+        No worker is asked for: tasks that are given one, as the one they would best go to, are never run where it is lost (distributed 2026.8).
+
+        Args:
+            function: Of a module that workers have, too.
+            arguments: Pickled, or what was submitted before: then the worker that has that is preferred.
+        """
+        return self._client.submit(function, *arguments, pure=False)
+
+    def results(self, futures: "Sequence[Future[Any]]") -> list[Any]:
+        """Of what was submitted, here.
+
+        Raises:
+            Exception: What a function raised.
+            ConnectionError: As `in_turn`.
+        """
+        from distributed import KilledWorker
+
+        try:
+            self._wait(futures)
+            return self._client.gather(list(futures))
+        except (KilledWorker, CancelledError) as error:
+            raise _lost(error) from None
+
+    def _wait(self, futures: "Sequence[Future[Any]]") -> None:
+        """Until they are there; not for ever where all workers have left: Dask would."""
+        deadline, rest = float("inf"), deque(futures)
+        while rest:
+            try:
+                rest[0].exception(timeout=POLL)
+                rest.popleft()
+            except TimeoutError:
+                there, now = bool(self._client.nthreads()), time.monotonic()
+                deadline = float("inf") if there else min(deadline, now + PATIENCE)
+                if now > deadline:
+                    raise _lost(f"none has come for {PATIENCE} s") from None
 
     def _kept(self, value: Any) -> Any:
         """An argument on the workers: the result of a task, not scattered, for it is made anew where the worker that holds it is lost."""
@@ -76,15 +114,21 @@ class Cluster:
                 del self._held[place]
                 self._held.append(entry)  # the last to go
                 return entry[1]
-        self._held.append((value, self._client.submit(_same, value, pure=False)))
+        self._held.append((value, self.submit(same, value)))
         return self._held[-1][1]
 
     def _submitted(self, function: Callable[..., Any], held: Sequence[Any], part: Any) -> Any:
-        return self._client.submit(function, *held, part, pure=False)
+        return self.submit(function, *held, part)
 
 
-def _same(value: Any) -> Any:
+def same(value: Any) -> Any:
+    """The argument: submitted, it is on a worker."""
     return value
+
+
+def _lost(reason: object) -> ConnectionError:
+    text = f"The workers of the cluster were lost: {reason}. Have they enough memory? What was done is kept: 'geoinv resume' goes on with it"
+    return ConnectionError(text)
 
 
 @contextmanager
@@ -104,10 +148,12 @@ def connected(workers: int | None = None, scheduler: str | None = None) -> Itera
     if workers is not None and scheduler is not None:
         raise checks.invalid("scheduler", f"'{scheduler}', with {workers} workers", "given without workers", "Its cluster has workers of its own.")
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError:
         raise checks.invalid("workers", workers or scheduler, "asked for where Dask is installed", "Run: pip install 'geoinv[cluster]'.") from None
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})  # an operator is one argument, and large
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=10, set_as_default=False)
@@ -118,10 +164,26 @@ def connected(workers: int | None = None, scheduler: str | None = None) -> Itera
             yield Cluster(client)
         return
     count = checks.count("workers", workers)
-    with _deaf_to_interrupts():
+    # Dask would have the memory of each array go back to the system: it is fetched anew, page by page, for the next one.
+    environment = {name: value for name, value in dask.config.get("distributed.nanny.pre-spawn-environ").items() if name != TRIM}
+    with _deaf_to_interrupts(), dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
         local = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0")
     with local, Client(local, set_as_default=False) as client:  # else xarray would use it
+        client.register_plugin(_sharing(count))
         yield Cluster(client)
+
+
+def _sharing(count: int) -> Any:
+    """Workers of one machine keep to some of its cores each: their threads would wait for one another on all of them."""
+    from distributed import WorkerPlugin
+
+    class Sharing(WorkerPlugin):
+        def setup(self, worker: Any) -> None:
+            if hasattr(os, "sched_setaffinity"):
+                everywhere = sorted(os.sched_getaffinity(0))
+                os.sched_setaffinity(0, everywhere[worker.name % count :: count] or [everywhere[worker.name % len(everywhere)]])
+
+    return Sharing()
 
 
 def _check_workers(client: "Client", scheduler: str) -> None:

@@ -134,11 +134,8 @@ def invert(
         scheduler: Address of a running Dask scheduler.
 
     Raises:
-        ValueError: As the job; a kind of inversion that is not spread over workers.
+        ValueError: As the job, and as `cluster.connected`.
     """
-    if (workers is not None or scheduler is not None) and config.kind != "waveform":
-        given = f"{scheduler or workers} for a config of kind '{config.kind}'"
-        raise checks.invalid("workers", given, "of kind 'waveform'", "It is the shots of waveforms that are spread over workers.")
     job = importlib.import_module(f"geoinv.{config.kind}.job")
     with connected(workers, scheduler) as cluster:
-        return job.invert(config, output, **options, **({} if cluster is None else {"cluster": cluster}))
+        return job.invert(config, output, **options, cluster=cluster)

@@ -112,6 +112,7 @@ CASES = {
         module="benchmark_accumulator",
     ),
     "accumulate-windows": Case("accumulate_windows", "gradients of windows of 512 x 512 x 512 cells", module="benchmark_accumulator"),
+    "traveltime-workers": Case("traveltime_workers", "times of 100 shots and products, two workers against one core", module="benchmark_cluster"),
     "waveform-workers": Case("waveform_workers", "the gradient of 16 shots, two workers against one core", module="benchmark_cluster"),
     "wave-3d": Case("wave_3d", "acoustic, 150 x 150 x 150 cells, 300 steps, 2 shots", (), (OWN_PEER,), module="benchmark_waves"),
 }

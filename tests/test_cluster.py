@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
+from geoinv import inversion
+from geoinv.blockwise import Blockwise
 from geoinv.cluster import Cluster, connected
 from geoinv.config import dump_toml, parse
-from geoinv.datasets import netcdf, synthetic
+from geoinv.datasets import netcdf, synthetic, synthetic_picks
 from geoinv.datasets.files import sha256
+from geoinv.gravity import inputs as gravity_inputs
+from geoinv.gravity import job as gravity_job
+from geoinv.operators.forward import Chain
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.trainer import Trainer
 from geoinv.training.loss import Fit
 from geoinv.training.methods import GaussNewton
+from geoinv.traveltime import inputs as traveltime_inputs
+from geoinv.traveltime import job as traveltime_job
 from geoinv.waveform import inputs as waveform_inputs
 from geoinv.waveform import inversion as waveform
 from geoinv.waveform.spread import OnCluster
@@ -42,6 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     waves = synthetic.waveform(shape=(12, 40), spacing=40.0, shot_count=5, receiver_count=16, frequency=6.0, length=1.4, noise=0.05)
     netcdf.write(made / "shots.nc", waves.survey)
     netcdf.write(made / "start.nc", waves.start)
+    stations = synthetic.gravity(seed=3, shape=(5, 8, 8), spacing=(100.0, 150.0, 150.0), stations=(6, 6), noise=3e-7)
+    netcdf.write(made / "stations.nc", stations.survey)
+    netcdf.write(made / "picks.nc", synthetic_picks.refraction(seed=1, receiver_count=20, spacing=3.0, shot_count=5).survey)
     (made / "shots.toml").write_text(dump_toml(parse(CONFIG, folder=made)), encoding="utf-8")
     return made
 
@@ -139,13 +150,88 @@ def test_trainers_have_blocks_computed_there(cluster: Cluster, optimizer: Callab
         Trainer(lambda m, batch: tf.reduce_sum(m), np.zeros(3), data, cluster=cluster)
 
 
+GAUSS_NEWTON: dict[str, dict[str, Any]] = {
+    "prism": {
+        "data": {"file": "stations.nc"},
+        "grid": {"spacing": [100.0, 200.0, 200.0], "depth": 400.0, "margin": 200.0},
+        "operator": {"kind": "prism"},
+        "inversion": {"max_iterations": 3, "target_chi2": 1e-3, "holdout": 0.1},
+    },
+    "picks": {"kind": "traveltime", "data": {"file": "picks.nc"}, "inversion": {"max_iterations": 3, "target_chi2": 1e-3, "holdout": 0.1}},
+}
+GAUSS_NEWTON["poisson"] = GAUSS_NEWTON["prism"] | {"operator": {"kind": "poisson"}}
+
+
+@pytest.fixture
+def in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Surveys for tests are of one block each otherwise."""
+    for home, name in ((gravity_job, "KERNEL"), (gravity_job, "STATIONS"), (gravity_job, "CELLS"), (traveltime_job, "BLOCK")):
+        monkeypatch.setattr(home, name, {"STATIONS": 10, "CELLS": 1e9, "KERNEL": 3000.0, "BLOCK": 1500.0}[name])
+
+
+def inverted(folder: Path, name: str, cluster: Cluster | None, report: Callable[[Any], None] = lambda _: None) -> Any:
+    """The operator and the iterates of a Gauss-Newton inversion."""
+    config: Any = parse(GAUSS_NEWTON[name], folder=folder)
+    if config.kind == "traveltime":
+        problem = traveltime_job.build_problem(config, traveltime_inputs.load(config), cluster)
+    else:
+        inputs, quiet = gravity_inputs.load(config), Console(quiet=True)
+        problem = gravity_job.build_problem(config, inputs, gravity_job.build_operator(config, inputs, quiet), quiet, cluster)
+    return problem.operator, inversion.run(problem, inversion.Settings.of(config.inversion, 0), report).iterates
+
+
+@pytest.mark.usefixtures("in_small_blocks")
+@pytest.mark.parametrize("name", GAUSS_NEWTON)
+def test_gauss_newton_gives_the_same_bits_on_workers(folder: Path, name: str, cluster: Cluster) -> None:
+    """Of travel times one of the workers is killed after the first iteration: what it held is made anew."""
+    killed: list[int] = []
+
+    def kill(iterate: inversion.Iterate) -> None:
+        if iterate.iteration == 1 and name == "picks":
+            killed.extend(cluster._client.run(os.getpid).values())
+            os.kill(killed[0], signal.SIGKILL)
+
+    _, alone = inverted(folder, name, None)
+    operator, spread = inverted(folder, name, cluster, kill)
+    while isinstance(operator, Chain):
+        operator = operator.outer
+    assert isinstance(operator, Blockwise) and operator.cluster is cluster and len(operator.blocks) > 2
+    assert len(alone) == len(spread) == 4 and len(killed) == (2 if name == "picks" else 0)
+    for one, other in zip(alone, spread, strict=True):
+        np.testing.assert_array_equal(one.model, other.model)
+        np.testing.assert_array_equal(one.predicted, other.predicted)
+        assert {**one.record(), "seconds": 0} == {**other.record(), "seconds": 0}
+
+
+@pytest.mark.usefixtures("in_small_blocks")
+def test_operators_on_workers_are_asked_in_eager_mode(folder: Path, cluster: Cluster) -> None:
+    operator, iterates = inverted(folder, "prism", None)
+    spread = Blockwise(operator.blocks, operator.rows, cluster)
+    with pytest.raises(ValueError, match="Invalid 'cluster' in a graph: must be asked in eager mode"):
+        tf.function(spread.forward)(iterates[0].model)
+    with tf.GradientTape() as tape:
+        tape.watch(iterates[0].model)
+        data = spread(iterates[0].model)
+    np.testing.assert_array_equal(tape.gradient(data, iterates[0].model), operator.linearize(iterates[0].model).vjp(tf.ones_like(data)))
+
+
+def test_there_is_no_waiting_for_workers_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoinv.cluster.POLL", 0.2)
+    monkeypatch.setattr("geoinv.cluster.PATIENCE", 1)
+    with connected(1) as alone:
+        assert alone is not None
+        alone._client.retire_workers(list(alone._client.nthreads()), close_workers=True)
+        with pytest.raises(ConnectionError, match="The workers of the cluster were lost: none has come for 1 s"):
+            list(alone.in_turn(pow, (2,), [1, 2]))
+
+
+def test_surveys_of_fewer_blocks_than_workers_are_told(folder: Path, cluster: Cluster) -> None:
+    with pytest.warns(UserWarning, match="1 of 2 workers has something to do: the survey is one of 1 block"):
+        inverted(folder, "picks", cluster)
+
+
 def test_from_the_command_line(folder: Path, command_line: Callable[..., tuple[int, list[str], list[str]]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geoinv.report.DPI", 30)
-    (folder / "gravity.toml").write_text(
-        'kind = "gravity"\n[data]\nfile = "shots.nc"\n[grid]\nspacing = [100.0, 100.0, 100.0]\ndepth = 500.0\n', encoding="utf-8"
-    )
-    code, _, errors = command_line("invert", str(folder / "gravity.toml"), "--workers", "2")
-    assert code == 2 and errors[-1].startswith("error: Invalid 'workers' 2 for a config of kind 'gravity': must be of kind 'waveform'")
     code, _, errors = command_line("invert", str(folder / "shots.toml"), "--workers", "0")
     assert code == 2 and errors[-1] == "error: Invalid 'workers' 0: must be a whole number, 1 or more."
     code, _, errors = command_line("invert", str(folder / "shots.toml"), "--workers", "2", "--scheduler", "tcp://127.0.0.1:1")
@@ -156,8 +242,6 @@ def test_from_the_command_line(folder: Path, command_line: Callable[..., tuple[i
 
 @pytest.mark.slow
 def test_a_scheduler_by_its_address(folder: Path, alone: waveform.Outcome, cluster: Cluster, tmp_path: Path) -> None:
-    from rich.console import Console
-
     from geoinv import resuming, rundir
 
     address = cluster._client.scheduler.address

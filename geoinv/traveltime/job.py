@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from geoinv.operators.forward import ForwardOperator
     from geoinv.operators.seismic import Eikonal
+    from geoinv.operators.seismic.arrivals import Arrivals
 
     from ..checkpoints import Checkpoint
+    from ..cluster import Cluster
     from ..inversion import Outcome, Problem
 
 # A job's output is for people: TensorFlow's notes on its own start-up, about graphics cards mostly, would bury it.
@@ -33,6 +35,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 #: Slope of the ground beyond which the steps of whole cells hurt times more than twice as many nodes along each axis cost.
 STEEP = 0.4
+#: Nodes of the shots of a block: some 10 ms of a product.
+BLOCK = 2.0**20
 #: Points of a way that are kept for the figures.
 POINTS = 60
 
@@ -79,6 +83,7 @@ def invert(
     console: "Console",
     true_velocity: np.ndarray | None = None,
     checkpoint: "Checkpoint | None" = None,
+    cluster: "Cluster | None" = None,
 ) -> dict[str, Any]:
     """Invert first arrivals and write the results.
 
@@ -89,6 +94,7 @@ def invert(
         console: Where progress is shown.
         true_velocity: The known model of a synthetic survey, m/s on the grid, to be compared in the report.
         checkpoint: Of a run of this config that was stopped, to go on from.
+        cluster: On whose workers the times of shots and their products are computed.
 
     Returns:
         The summary, as written to summary.json.
@@ -101,7 +107,7 @@ def invert(
     inputs = load(config)
     for text in check_lines(inputs):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    outcome = run(config, build_problem(config, inputs), output, _files(config), console, checkpoint)
+    outcome = run(config, build_problem(config, inputs, cluster), output, _files(config), console, checkpoint)
     with progress(console, "times and ways of all picks"):
         velocity = velocity_of(config, inputs, outcome.last.model.numpy())
         model, predicted, ways = _results(config, inputs, velocity, true_velocity)
@@ -133,8 +139,16 @@ def times(config: TravelTimeConfig, inputs: Inputs, some: np.ndarray | None = No
     return Eikonal(inputs.grid, sensors[shots], receivers, number, active=active, refinement=parts, order=options.order)
 
 
-def build_problem(config: TravelTimeConfig, inputs: Inputs) -> "Problem":
-    """The inverse problem of the picks that are fitted, over the parameter of active cells."""
+def in_blocks(arrivals: "Arrivals", cluster: "Cluster | None") -> "ForwardOperator":
+    """Shot after shot in blocks, each large enough that what it takes besides its marches does not count."""
+    from ..blockwise import blockwise, cut
+
+    shots = cut(len(arrivals.ways), BLOCK / arrivals.medium.size)
+    return blockwise(arrivals, shots, [np.concatenate([arrivals.ways[shot].picks for shot in each]) for each in shots], cluster)
+
+
+def build_problem(config: TravelTimeConfig, inputs: Inputs, cluster: "Cluster | None" = None) -> "Problem":
+    """The inverse problem of the picks that are fitted, over the parameter of active cells; shots on the workers of a cluster where there is one."""
     import tensorflow as tf
 
     from ..inversion import Problem
@@ -143,7 +157,8 @@ def build_problem(config: TravelTimeConfig, inputs: Inputs) -> "Problem":
     from ..regularization import small_and_blocky, small_and_smooth
 
     options, parameter = config.regularization, PARAMETERS[config.regularization.parameter]
-    physics: ForwardOperator = times(config, inputs, inputs.fitted)
+    operator = times(config, inputs, inputs.fitted)
+    physics = in_blocks(operator.arrivals, cluster) @ operator.of_nodes
     if options.parameter != "slowness":
         physics = physics @ {"log": Exponential, "velocity": Reciprocal}[options.parameter](inputs.grid.shape)
     start = parameter.of_velocity(inputs.start[inputs.active])

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
@@ -14,8 +14,8 @@ from .. import checks
 from ..forward import ForwardOperator, Linearization
 from ..grid import Grid
 from ..sparse import CSRMatrix
-from .fronts import Fronts, Ways
-from .marching import Front
+from .arrivals import Arrivals, NodeSlowness
+from .fronts import Ways
 from .nodes import Nodes
 
 
@@ -64,8 +64,9 @@ class Eikonal(ForwardOperator):
     active: np.ndarray | None = None
     refinement: int = 1
     order: int = 2
+    #: Of the slowness of nodes (`of_nodes`), its units the shots that have picks.
+    arrivals: Arrivals = field(init=False, repr=False)
     _nodes: Nodes = field(init=False, repr=False)
-    _ways: tuple[Ways, ...] = field(init=False, repr=False)
 
     xla = False
     twice_differentiable = False
@@ -93,7 +94,7 @@ class Eikonal(ForwardOperator):
         set_field("shots", shots.astype(np.int64))
         set_field("active", active)
         set_field("_nodes", Nodes(self.grid, active, self.refinement))
-        set_field("_ways", tuple(self._all_ways()))
+        set_field("arrivals", Arrivals(self._nodes.medium, tuple(self._all_ways()), len(shots), self.order == 2))
 
     def _all_ways(self) -> Iterator[Ways]:
         corners, shares = self._nodes.corners("sources", self.sources)
@@ -118,27 +119,19 @@ class Eikonal(ForwardOperator):
         return tf.TensorSpec([len(self.shots)], tf.float64)
 
     def forward(self, model: tf.Tensor) -> tf.Tensor:
-        return _on_host(lambda m: [self._reached(self._marched(m).times)], [model], [self.data_spec])[0]
+        return self._chain.forward(model)
 
     def linearize(self, model: tf.Tensor) -> Linearization:
-        if tf.executing_eagerly():
-            fronts = self._marched(model.numpy())
-            data, held = tf.convert_to_tensor(self._reached(fronts.times)), []
-        else:
-            sizes = (len(self._ways), self._nodes.size)
-            specs = [*(tf.TensorSpec(sizes, dtype) for dtype in (tf.float64, tf.int32, tf.uint8)), tf.TensorSpec(sizes[:1], tf.int64)]
-            fronts, (data, *held) = None, _on_host(self._stacked, [model], [self.data_spec, *specs])
+        return self._chain.linearize(model)
 
-        def at(given: Sequence[np.ndarray]) -> Fronts:
-            return fronts or self._held(*given)
+    @functools.cached_property
+    def of_nodes(self) -> NodeSlowness:
+        """The slowness of nodes: what `arrivals` are the times of."""
+        return NodeSlowness(self._nodes)
 
-        return Linearization(
-            self.model_spec,
-            self.data_spec,
-            data,
-            lambda v: _on_host(lambda v, *given: [at(given).tangent(v)], [v, model, *held], [self.data_spec])[0],
-            lambda w: _on_host(lambda w, *given: [at(given).cotangent(w)], [w, model, *held], [self.model_spec])[0],
-        )
+    @property
+    def _chain(self) -> ForwardOperator:
+        return self.arrivals @ self.of_nodes
 
     def subset(self, units: Any) -> "Eikonal":
         """The times of some shots, in the order given: their picks, shot after shot.
@@ -147,18 +140,17 @@ class Eikonal(ForwardOperator):
             units: Numbers of shots, a slice, or a mask.
         """
         chosen = checks.units(units, len(self.sources))
-        ways = {int(self.shots[each.picks[0]]): each for each in self._ways}
-        kept = [(number, ways[shot]) for number, shot in enumerate(chosen.tolist()) if shot in ways]
+        places = {int(self.shots[each.picks[0]]): place for place, each in enumerate(self.arrivals.ways)}
+        kept = [(number, places[shot]) for number, shot in enumerate(chosen.tolist()) if shot in places]
         if not kept:
             raise checks.invalid("units", chosen.tolist(), "shots with picks")
-        picks = np.concatenate([each.picks for _, each in kept])
-        ends = np.cumsum([each.picks.size for _, each in kept])
+        picks = np.concatenate([self.arrivals.ways[place].picks for _, place in kept])
         part = copy.copy(self)  # of the same nodes
         for name, value in (
             ("sources", self.sources[chosen]),
             ("receivers", self.receivers[picks]),
-            ("shots", np.repeat([number for number, _ in kept], [each.picks.size for _, each in kept])),
-            ("_ways", tuple(each._replace(picks=np.arange(end - each.picks.size, end)) for (_, each), end in zip(kept, ends, strict=True))),
+            ("shots", np.repeat([number for number, _ in kept], [self.arrivals.ways[place].picks.size for _, place in kept])),
+            ("arrivals", self.arrivals.subset([place for _, place in kept])),
         ):
             object.__setattr__(part, name, value)
         return part
@@ -173,9 +165,10 @@ class Eikonal(ForwardOperator):
             shot: Number of a source that has picks.
         """
         number = sorted(set(self.shots.tolist())).index(checks.choice("shot", shot, sorted(set(self.shots.tolist()))))
-        ways, fronts = self._ways[number], self._marched(np.asarray(model, np.float64), self._ways[number : number + 1])
-        rows, seats = fronts.triangle(0)
-        size, changes = rows.order.size, self._nodes.changes(fronts.slowness, fronts.model)
+        given = np.asarray(model, np.float64)
+        fronts = self.arrivals.subset([number]).marched(self.of_nodes.of(given))
+        (ways,), (rows, seats), changes = fronts.ways, fronts.triangle(0), self._nodes.changes(fronts.slowness, given)
+        size = rows.order.size
         left = scipy.sparse.csr_array((rows.entries, rows.indices, rows.starts), shape=(size, size))
         at_source = scipy.sparse.csr_array(ways.shares[np.newaxis]) @ changes[ways.corners]
         right = scipy.sparse.diags_array(rows.here) @ changes[rows.order] + scipy.sparse.csr_array(rows.there[:, np.newaxis]) @ at_source
@@ -195,8 +188,9 @@ class Eikonal(ForwardOperator):
         Args:
             model: The slowness [grid.shape].
         """
-        fronts = self._marched(np.asarray(model, np.float64))
-        return CSRMatrix.from_scipy(fronts.jacobian() @ self._nodes.changes(fronts.slowness, fronts.model))
+        given = np.asarray(model, np.float64)
+        fronts = self.arrivals.marched(self.of_nodes.of(given))
+        return CSRMatrix.from_scipy(fronts.jacobian() @ self._nodes.changes(fronts.slowness, given))
 
     def rays(self, model: Any) -> list[np.ndarray]:
         """The ways [point, axis] of all picks, from the receiver to the source, m, in steps of half of the smallest cell.
@@ -207,38 +201,4 @@ class Eikonal(ForwardOperator):
         Args:
             model: The slowness [grid.shape].
         """
-        return self._marched(np.asarray(model, np.float64)).rays(self.receivers)
-
-    # ------------------------------------------------------------------------------------------------------------- host
-
-    def _marched(self, model: np.ndarray, ways: Sequence[Ways] | None = None) -> Fronts:
-        checks.positive("slowness", model[self._nodes.cells])
-        return Fronts.marched(self._nodes, self._ways if ways is None else ways, len(self.shots), model, second=self.order == 2)
-
-    def _reached(self, times: np.ndarray) -> np.ndarray:
-        lost = np.flatnonzero(~np.isfinite(times))
-        if lost.size:
-            raise checks.invalid("active", f"cells without a way to pick {lost[0]}", "connected", f"{lost.size} of {times.size} are not reached.")
-        return times
-
-    def _stacked(self, model: np.ndarray) -> list[np.ndarray]:
-        """The times, and the fronts as arrays that a graph can hold."""
-        fronts = self._marched(model)
-        order = np.zeros((len(self._ways), self._nodes.size), np.int32)
-        for row, front in zip(order, fronts.fronts, strict=True):
-            row[: front.order.size] = front.order
-        counts = np.array([front.order.size for front in fronts.fronts])
-        tau, code = (np.stack([each[part] for each in fronts.fronts]) for part in (0, 2))
-        return [self._reached(fronts.times), tau, order, code, counts]
-
-    def _held(self, model: np.ndarray, *arrays: np.ndarray) -> Fronts:
-        fronts = [Front(tau, order[:count], code) for tau, order, code, count in zip(*arrays, strict=True)]
-        return Fronts(self._nodes, self._ways, len(self.shots), model, fronts)
-
-
-def _on_host(function: Callable[..., list[np.ndarray]], inputs: list[tf.Tensor], specs: list[tf.TensorSpec]) -> list[tf.Tensor]:
-    """What a function of arrays gives, also in a graph."""
-    if tf.executing_eagerly():
-        return [tf.convert_to_tensor(each) for each in function(*(each.numpy() for each in inputs))]
-    found = tf.numpy_function(function, inputs, [spec.dtype for spec in specs], name="Eikonal_runs_on_the_host_and_not_in_XLA")
-    return [tf.ensure_shape(each, spec.shape) for each, spec in zip(found, specs, strict=True)]
+        return self.arrivals.marched(self.of_nodes.of(np.asarray(model, np.float64))).rays(self.receivers)

@@ -1,6 +1,7 @@
 """What a march through a model leaves for its derivative: the fronts of all sources, and products with their triangles."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import scipy.sparse
 from ..parallel import cores
 from . import marching, paths
 from .marching import Front, Rows, Shot
-from .nodes import Nodes
+from .nodes import Medium
 
 #: Bytes that assembled triangles may take; larger ones are assembled again for each tangent.
 ASSEMBLED = 2e9
@@ -56,31 +57,30 @@ class Fronts:
     """Those of all sources at a model.
 
     Args:
-        nodes: Of the grid.
+        medium: The nodes.
         ways: Of the sources.
         picks: How many there are.
-        model: The slowness of cells [grid.shape], s/m.
+        slowness: Of nodes, s/m.
         fronts: One for each of the ways.
     """
 
-    nodes: Nodes
+    medium: Medium
     ways: Sequence[Ways]
     picks: int
-    model: np.ndarray
+    slowness: np.ndarray
     fronts: Sequence[Front]
 
     @classmethod
-    def marched(cls, nodes: Nodes, ways: Sequence[Ways], picks: int, model: np.ndarray, *, second: bool) -> "Fronts":
+    def marched(cls, medium: Medium, ways: Sequence[Ways], picks: int, slowness: np.ndarray, *, second: bool) -> "Fronts":
         """Times from all sources, on as many threads as there are cores."""
-        slowness = nodes.slowness(model)
 
         def one(of: Ways) -> Front:
-            tau, order, code = np.empty(nodes.size), np.empty(nodes.size, np.int32), np.zeros(nodes.size, np.uint8)
+            tau, order, code = np.empty(medium.size), np.empty(medium.size, np.int32), np.zeros(medium.size, np.uint8)
             shot = of.shot(slowness)
-            reached = marching.march(slowness, nodes.outside, nodes.links, nodes.mesh, shot, second, tau, order, code)
+            reached = marching.march(slowness, medium.outside, medium.links, medium.mesh, shot, second, tau, order, code)
             return Front(tau, order[:reached], code)
 
-        return cls(nodes, ways, picks, model, list(_side_by_side(one, ways)))
+        return cls(medium, ways, picks, slowness, list(_side_by_side(one, ways)))
 
     @property
     def times(self) -> np.ndarray:
@@ -90,14 +90,9 @@ class Fronts:
             found[of.picks] = np.sum(of.weights * front.tau[of.nodes], axis=1)
         return found
 
-    @functools.cached_property
-    def slowness(self) -> np.ndarray:
-        """Of nodes."""
-        return self.nodes.slowness(self.model)
-
-    def tangent(self, v: np.ndarray) -> np.ndarray:
-        """The change of times [pick] for a change of the model [grid.shape]."""
-        change, out = self.nodes.change(self.slowness, self.model, v), np.empty(self.picks)
+    def tangent(self, change: np.ndarray) -> np.ndarray:
+        """The change of times [pick] for one of the slowness [node]."""
+        out = np.empty(self.picks)
 
         def one(number: int) -> None:
             of, (rows, seats) = self.ways[number], self.triangle(number)
@@ -108,24 +103,24 @@ class Fronts:
         return out
 
     def cotangent(self, w: np.ndarray) -> np.ndarray:
-        """The gradient by the model [grid.shape] from that by times [pick]; to rounding the same before and after a tangent was asked for."""
+        """The gradient by the slowness [node] from that by times [pick]; the same before and after a tangent was asked for."""
 
         def one(number: int) -> np.ndarray:
             of, front = self.ways[number], self.fronts[number]
             weights = (of.weights * w[of.picks][:, np.newaxis]).ravel()
             if number in self._triangles:
                 rows, seats = self._triangles[number]
-                found, of_source = marching.backward(rows, np.bincount(seats.ravel(), weights, rows.order.size), self.nodes.size)
+                found, of_source = marching.backward(rows, np.bincount(seats.ravel(), weights, rows.order.size), self.medium.size)
             else:  # of the nodes on the ways alone: less than to assemble them all
-                g = np.bincount(of.nodes.ravel(), weights, self.nodes.size)
-                found, of_source = marching.cotangent(g, self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
+                g = np.bincount(of.nodes.ravel(), weights, self.medium.size)
+                found, of_source = marching.cotangent(g, self.slowness, self.medium.mesh, of.shot(self.slowness), front)
             np.add.at(found, of.corners, of.shares * of_source)
             return found
 
-        total = np.zeros(self.nodes.size)
+        total = np.zeros(self.medium.size)
         for found in _side_by_side(one, range(len(self.ways))):  # in the order of sources: the same sum each time
             total += found
-        return self.nodes.gradient(self.slowness, self.model, total)
+        return total
 
     def jacobian(self) -> scipy.sparse.csr_array:
         """The derivative of times [pick, node] by the slowness of nodes: a substitution backward for each pick."""
@@ -135,13 +130,13 @@ class Fronts:
             found = [self._of_pick(of, rows, *each) for each in zip(seats, of.weights, strict=True)]
             starts = np.cumsum([0, *(columns.size for columns, _ in found)])
             columns, values = (np.concatenate(part) for part in zip(*found, strict=True))
-            return scipy.sparse.csr_array((values, columns, starts), shape=(of.picks.size, self.nodes.size))
+            return scipy.sparse.csr_array((values, columns, starts), shape=(of.picks.size, self.medium.size))
 
         stacked = scipy.sparse.vstack(list(_side_by_side(one, range(len(self.ways)))), format="csr")
         return stacked[np.argsort(np.concatenate([of.picks for of in self.ways]))]
 
     def _of_pick(self, of: Ways, rows: Rows, seats: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        gradient, of_source = marching.backward(rows, np.bincount(seats, weights, rows.order.size), self.nodes.size)
+        gradient, of_source = marching.backward(rows, np.bincount(seats, weights, rows.order.size), self.medium.size)
         np.add.at(gradient, of.corners, of.shares * of_source)
         columns = np.flatnonzero(gradient)
         return columns, gradient[columns]
@@ -151,7 +146,7 @@ class Fronts:
 
         def one(number: int) -> list[np.ndarray]:
             of, front = self.ways[number], self.fronts[number]
-            return paths.rays(self.slowness, self.nodes.mesh, of.shot(self.slowness), front, receivers[of.picks])
+            return paths.rays(self.slowness, self.medium.mesh, of.shot(self.slowness), front, receivers[of.picks])
 
         found: list[Any] = [None] * self.picks
         for of, ways in zip(self.ways, _side_by_side(one, range(len(self.ways))), strict=True):
@@ -164,7 +159,7 @@ class Fronts:
         if number in self._triangles:
             return self._triangles[number]
         of, front = self.ways[number], self.fronts[number]
-        rows, rank = marching.rows(self.slowness, self.nodes.mesh, of.shot(self.slowness), front)
+        rows, rank = marching.rows(self.slowness, self.medium.mesh, of.shot(self.slowness), front)
         found = Triangle(rows, rank[of.nodes])
         if len(self.ways) * sum(each.nbytes for each in (*rows, found.seats)) <= ASSEMBLED:
             self._triangles[number] = found
@@ -176,6 +171,20 @@ class Fronts:
 
 
 def _side_by_side(function: Callable[[Any], Any], items: Any) -> Iterator[Any]:
-    """What a function gives of each item, in their order."""
+    """What a function gives of each item, in their order: no more at a time than there are cores, whoever else asks for others."""
+    seats = _seats(cores())
+
+    def seated(item: Any) -> Any:
+        with seats:
+            return function(item)
+
+    if len(items) == 1:
+        yield seated(items[0])
+        return
     with ThreadPoolExecutor(cores()) as threads:
-        yield from threads.map(function, items)
+        yield from threads.map(seated, items)
+
+
+@functools.lru_cache
+def _seats(count: int) -> threading.Semaphore:
+    return threading.Semaphore(count)

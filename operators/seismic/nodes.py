@@ -8,7 +8,7 @@ from the corners of their cell.
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import scipy.sparse
@@ -20,6 +20,24 @@ from .marching import OUTSIDE, Mesh
 
 #: Distances from a source, in spacings beyond those of its cell's corners, at which the straight way's share begins to fall and has ended.
 BLEND = 2.0
+
+
+class Medium(NamedTuple):
+    """What marches see of nodes.
+
+    Args:
+        mesh: Where they are.
+        outside, links: [node] see `Nodes`.
+    """
+
+    mesh: Mesh
+    outside: np.ndarray
+    links: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """How many there are, margin and all."""
+        return self.outside.size
 
 
 @final
@@ -55,6 +73,11 @@ class Nodes:
         """[grid.shape] which cells have any part in the medium."""
         pairs = [each for n in self.grid.shape for each in (n, self.refinement)]
         return np.asarray(self.fine.reshape(pairs).any(axis=tuple(range(1, 2 * self.grid.ndim, 2))))
+
+    @functools.cached_property
+    def medium(self) -> Medium:
+        """They without the cells."""
+        return Medium(self.mesh, self.outside, self.links)
 
     @functools.cached_property
     def mesh(self) -> Mesh:
