@@ -2,7 +2,8 @@
 
 Blocks' data are joined, and their gradients added in pairs, pairs of pairs and so on: by a fixed binary tree over the blocks, whoever computes
 them. A worker has neighbouring blocks, adds up the branches of the tree that are all its own, and sends back a few sums instead of one
-for each block. What it needs for derivatives stays with it; where it is lost, Dask has that made anew on another one.
+for each block. What it needs for derivatives stays on workers; where one is lost, Dask has it made anew on another one. The blocks go
+to workers by way of the scheduler, which keeps them for that.
 """
 
 import functools
@@ -19,6 +20,7 @@ from geoinv.operators.forward import ForwardOperator, Linearization, Nest
 from geoinv.operators.parallel import each, in_turn
 
 from .cluster import Cluster, same
+from .memory import held
 
 
 class Span(NamedTuple):
@@ -94,6 +96,14 @@ class Group:
         """The data of each."""
         return each(lambda n: self.blocks[n].forward(model), len(self.blocks))
 
+    def __sizeof__(self) -> int:
+        """Bytes held, by which Dask sees what it would take to have this on another worker."""
+        return self._held
+
+    @functools.cached_property
+    def _held(self) -> int:
+        return int(held(self.blocks))
+
     def linearize(self, model: Nest) -> "GroupProducts":
         """Their derivative."""
         return GroupProducts(self, each(lambda n: self.blocks[n].linearize(model), len(self.blocks)))
@@ -117,18 +127,16 @@ class GroupProducts:
         return {branch: added(parts, branch) for branch in self._branches}
 
     def __sizeof__(self) -> int:
-        """Bytes held, by which Dask sees that products are better made where this is."""
-        from .estimate import held
-
+        """As of a group; without what products leave behind, for Dask asks once."""
         return int(held(self._at))
 
 
 @final
 class Spread:
-    """Blocks in as many groups as a cluster has threads, on its workers."""
+    """Blocks in so many groups, on the workers of a cluster."""
 
-    def __init__(self, blocks: Sequence[ForwardOperator], cluster: Cluster) -> None:
-        whole, ends = Span(0, len(blocks)), np.linspace(0, len(blocks), min(len(blocks), cluster.threads) + 1).astype(int).tolist()
+    def __init__(self, blocks: Sequence[ForwardOperator], cluster: Cluster, count: int) -> None:
+        whole, ends = Span(0, len(blocks)), np.linspace(0, len(blocks), count + 1).astype(int).tolist()
         self.cluster, self.spans = cluster, [Span(*pair) for pair in itertools.pairwise(ends)]
         groups = [Group(span.of(blocks), span, whole) for span in self.spans]
         self._groups = [cluster.submit(same, group) for group in groups]
@@ -233,19 +241,24 @@ class Blockwise(ForwardOperator):
         return tf.gather(tf.concat(parts, axis=0), self._order)
 
     def _computed(self) -> Group | Spread:
-        if self._spread is None:
+        if self.cluster is None:
             return Group(self.blocks, self._whole, self._whole)
         if not tf.executing_eagerly():
             raise checks.invalid("cluster", "in a graph", "asked in eager mode", "Leave tf.function out.")
-        return self._spread
+        count = min(len(self.blocks), self.cluster.threads)
+        if count not in self._spreads:  # workers have come or gone
+            self._spreads.clear()
+            self._spreads[count] = Spread(self.blocks, self.cluster, count)
+        return self._spreads[count]
 
     @functools.cached_property
-    def _spread(self) -> Spread | None:
-        return None if self.cluster is None else Spread(self.blocks, self.cluster)
+    def _spreads(self) -> dict[int, Spread]:
+        """The one in use, by its number of groups."""
+        return {}
 
 
 def blockwise(operator: ForwardOperator, units: Sequence[np.ndarray], rows: Sequence[np.ndarray], cluster: Cluster | None = None) -> ForwardOperator:
-    """An operator in blocks of its units: itself where there is one block in its own order, and no cluster.
+    """An operator in blocks of its units, which are the units of what is returned; itself where there is one block in its own order.
 
     Args:
         operator: With data [row, ...].
@@ -253,17 +266,23 @@ def blockwise(operator: ForwardOperator, units: Sequence[np.ndarray], rows: Sequ
         rows: Of each block, where its data stand among the operator's.
         cluster: On whose workers blocks are computed.
     """
-    if cluster is None and len(units) == 1 and np.array_equal(rows[0], np.arange(operator.data_spec.shape[0])):
-        return operator.subset(units[0])
+    if cluster is not None and len(units) == 1:
+        checks.warn("the survey is too small to be spread over workers: it is computed in this process")
+        cluster = None
     if cluster is not None and len(units) < cluster.threads:
-        few = f"{len(units)} of {cluster.threads} workers {'has' if len(units) == 1 else 'have'} something to do"
-        checks.warn(f"{few}: the survey is one of {len(units)} block{'s' if len(units) > 1 else ''}, too small for more to be of use")
-    return Blockwise([operator.subset(block) for block in units], rows, cluster)
+        checks.warn(
+            f"{len(units)} of {cluster.threads} workers have something to do: the survey is one of {len(units)} blocks. Ask for fewer workers"
+        )
+    blocks = [operator.subset(block) for block in units]
+    alone = cluster is None and len(blocks) == 1 and np.array_equal(rows[0], np.arange(rows[0].size))
+    return blocks[0] if alone else Blockwise(blocks, rows, cluster)
 
 
-def cut(count: int, size: float) -> list[np.ndarray]:
-    """The numbers from 0 to `count` - 1 in blocks as even as can be, of about so many."""
-    return np.array_split(np.arange(count), max(1, min(count, round(count / size))))
+def cut(count: int, size: float, multiple: int = 1) -> list[np.ndarray]:
+    """The numbers from 0 to `count` - 1 in blocks as even as can be, of about so many, which begin at multiples of a number."""
+    steps = -(-count // multiple)
+    parts = np.array_split(np.arange(0, count, multiple), max(1, min(steps, round(count / size))))
+    return [np.arange(part[0], min(part[-1] + multiple, count)) for part in parts]
 
 
 # --------------------------------------------------------------------------------------------------------------- on workers

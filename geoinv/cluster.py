@@ -77,7 +77,10 @@ class Cluster:
             function: Of a module that workers have, too.
             arguments: Pickled, or what was submitted before: then the worker that has that is preferred.
         """
-        return self._client.submit(function, *arguments, pure=False)
+        import dask
+
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # an operator is one argument, and large
+            return self._client.submit(function, *arguments, pure=False)
 
     def results(self, futures: "Sequence[Future[Any]]") -> list[Any]:
         """Of what was submitted, here.
@@ -87,11 +90,12 @@ class Cluster:
             ConnectionError: As `in_turn`.
         """
         from distributed import KilledWorker
+        from distributed.comm import CommClosedError
 
         try:
             self._wait(futures)
             return self._client.gather(list(futures))
-        except (KilledWorker, CancelledError) as error:
+        except (KilledWorker, CancelledError, CommClosedError) as error:
             raise _lost(error) from None
 
     def _wait(self, futures: "Sequence[Future[Any]]") -> None:
@@ -102,10 +106,14 @@ class Cluster:
                 rest[0].exception(timeout=POLL)
                 rest.popleft()
             except TimeoutError:
-                there, now = bool(self._client.nthreads()), time.monotonic()
+                there, now = self._running(), time.monotonic()
                 deadline = float("inf") if there else min(deadline, now + PATIENCE)
                 if now > deadline:
-                    raise _lost(f"none has come for {PATIENCE} s") from None
+                    raise _lost(f"for {PATIENCE} s none has been there that takes on work") from None
+
+    def _running(self) -> bool:
+        """Whether any worker takes on work: those that have no memory left pause."""
+        return any(each["status"] == "running" for each in self._client.scheduler_info(n_workers=-1)["workers"].values())
 
     def _kept(self, value: Any) -> Any:
         """An argument on the workers: the result of a task, not scattered, for it is made anew where the worker that holds it is lost."""
@@ -137,7 +145,7 @@ def connected(workers: int | None = None, scheduler: str | None = None) -> Itera
 
     Args:
         workers: Processes of one thread each to start on this machine.
-        scheduler: Address of a running scheduler instead, such as "tcp://host:8786"; its workers must have geoinv and see the same files.
+        scheduler: Address of a running scheduler instead, such as "tcp://host:8786"; it and its workers must have geoinv, and see the same files.
 
     Raises:
         ValueError: Both are given, Dask is not installed, or nobody answers at the address.
@@ -153,7 +161,6 @@ def connected(workers: int | None = None, scheduler: str | None = None) -> Itera
     except ImportError:
         raise checks.invalid("workers", workers or scheduler, "asked for where Dask is installed", "Run: pip install 'geoinv[cluster]'.") from None
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})  # an operator is one argument, and large
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=10, set_as_default=False)
@@ -164,10 +171,11 @@ def connected(workers: int | None = None, scheduler: str | None = None) -> Itera
             yield Cluster(client)
         return
     count = checks.count("workers", workers)
-    # Dask would have the memory of each array go back to the system: it is fetched anew, page by page, for the next one.
+    # Without a limit of memory: what workers hold is of no use on a disk. And with memory that is used again: Dask would have that of each
+    # array go back to the system, to be fetched anew, page by page, for the next one.
     environment = {name: value for name, value in dask.config.get("distributed.nanny.pre-spawn-environ").items() if name != TRIM}
     with _deaf_to_interrupts(), dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
-        local = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0")
+        local = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=None)
     with local, Client(local, set_as_default=False) as client:  # else xarray would use it
         client.register_plugin(_sharing(count))
         yield Cluster(client)

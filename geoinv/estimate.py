@@ -1,10 +1,8 @@
 """What an inversion will take, memory and time, before anything large is there: a few units are computed, and what they take is carried on to all."""
 
-import functools
-import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 import psutil
@@ -13,6 +11,8 @@ import tensorflow as tf
 from geoinv.operators import checks
 from geoinv.operators.forward import ForwardOperator
 from geoinv.operators.sensitivity.timing import measured
+
+from .memory import held
 
 if TYPE_CHECKING:
     from .config import GaussNewton
@@ -135,37 +135,3 @@ def _taken(operator: ForwardOperator, model: np.ndarray) -> _Taken:
     products = measured(lambda: at.pullback(at.pushforward(given)))
     forward = measured(lambda: operator.forward(given))
     return _Taken(held([operator, at]), max(products.memory, forward.memory), forward.seconds, linearize.seconds, products.seconds)
-
-
-def held(root: Any) -> float:
-    """Bytes of the arrays and tensors that an object holds, in attributes, containers and functions; each counts once."""
-    seen: set[int] = set()
-    total, rest = 0.0, [root]
-    while rest:
-        each = rest.pop()
-        if id(each) in seen or isinstance(each, str | bytes | int | float | type | types.ModuleType):
-            continue
-        seen.add(id(each))
-        if isinstance(each, np.ndarray):
-            total += each.nbytes if each.base is None else 0
-            rest += [] if each.base is None else [each.base]
-        elif tf.is_tensor(each) and hasattr(each, "numpy"):
-            total += each.dtype.size * each.shape.num_elements()
-        else:
-            rest += _inside(each)
-    return total
-
-
-def _inside(each: Any) -> list[Any]:
-    if isinstance(each, dict):
-        return list(each.values())
-    if isinstance(each, list | tuple | set | frozenset):
-        return list(each)
-    if isinstance(each, functools.partial):
-        return [each.func, *each.args, *each.keywords.values()]
-    if isinstance(each, types.MethodType):
-        return [each.__self__]
-    if isinstance(each, types.FunctionType):
-        return [cell.cell_contents for cell in each.__closure__ or ()]
-    own = [getattr(each, known.name, None) for known in fields(each)] if is_dataclass(each) else []
-    return [*own, *vars(each).values()] if hasattr(each, "__dict__") and type(each).__module__.startswith("geoinv") else own

@@ -42,8 +42,9 @@ def fitting(name: str, gradient: Gradient, shape: tuple[int, ...], dtype: tf.DTy
     part = isinstance(gradient, tf.IndexedSlices | Window)
     values, around = tf.convert_to_tensor(gradient.values if part else gradient), shape or (1,)
     if isinstance(gradient, Window):
-        _check_window(name, values.shape, gradient.start, around)
-        gradient = Window(values, tf.cast(tf.convert_to_tensor(gradient.start), tf.int64))
+        start = tf.get_static_value(gradient.start) if tf.is_tensor(gradient.start) else np.asarray(gradient.start)
+        _check_window(name, values.shape, start, around)
+        gradient = Window(values, tf.cast(gradient.start if start is None else start, tf.int64))
     elif isinstance(gradient, tf.IndexedSlices):
         _check_slices(name, values.shape, gradient.indices, around)
         gradient = tf.IndexedSlices(values, tf.convert_to_tensor(gradient.indices))
@@ -69,9 +70,10 @@ def _check_slices(name: str, block: Any, indices: Any, shape: tuple[int, ...]) -
         raise checks.invalid(name, f"slices at {np.asarray(known).tolist()}", f"one for each of them, from 0 to {shape[0] - 1}")
 
 
-def _check_window(name: str, block: Any, start: Any, shape: tuple[int, ...]) -> None:
+def _check_window(name: str, block: Any, known: np.ndarray | None, shape: tuple[int, ...]) -> None:
     if len(block) != len(shape) or None in tuple(block):
         raise checks.invalid(name, f"a window of shape {tuple(block)}", f"of {len(shape)} axes of known length")
-    known = tf.get_static_value(tf.convert_to_tensor(start))
-    if known is not None and (np.shape(known) != (len(shape),) or np.any(known < 0) or np.any(np.asarray(known) + list(block) > shape)):
+    if known is not None and (
+        known.dtype.kind not in "iu" or np.shape(known) != (len(shape),) or np.any(known < 0) or np.any(np.asarray(known) + list(block) > shape)
+    ):
         raise checks.invalid(name, f"a window of {tuple(block)} from {np.asarray(known).tolist()} on", f"inside of {shape}")

@@ -1,5 +1,6 @@
 """Operators in blocks: the operator itself to rounding, sums by one tree wherever branches of it are computed."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import tensorflow as tf
 
 from geoinv.blockwise import Blockwise, Group, Span, added, blockwise, cut, total
-from geoinv.operators.forward import ForwardOperator
+from geoinv.memory import held
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.operators.grid import Grid
 from geoinv.operators.seismic import Eikonal
+from geoinv.operators.seismic.arrivals import Arrivals
 from geoinv.operators.testing import dot_test, jvp_vjp_check, mode_test, random, relative_difference, taylor_test
+from geoinv.traveltime import job as traveltime_job
 
 GRID = Grid.uniform((4, 5, 6), (50.0, 60.0, 70.0), (-200.0, 0.0, 0.0))
 RNG = np.random.default_rng(3)
@@ -21,7 +24,7 @@ def prism(count: int = 9) -> GravityPrism:
     return GravityPrism(GRID, {"upward": RNG.uniform(1, 20, count), "northing": RNG.uniform(0, 300, count), "easting": RNG.uniform(0, 420, count)})
 
 
-def arrivals() -> tuple[ForwardOperator, list[np.ndarray], list[np.ndarray], tf.Tensor]:
+def arrivals() -> tuple[Arrivals, list[np.ndarray], list[np.ndarray], tf.Tensor]:
     """Of shots whose picks are mixed, their blocks, and the slowness of nodes."""
     shots = np.array([2, 0, 1, 4, 3, 0, 2, 1, 4, 3, 0])
     places = np.stack([np.full(5, -1.0), np.linspace(20, 280, 5), np.linspace(400, 30, 5)], axis=1)
@@ -100,8 +103,9 @@ def test_one_block_is_the_operator_itself() -> None:
 def test_a_group_says_how_much_it_holds() -> None:
     """Else Dask would take it for a few bytes, and send it about."""
     whole = prism()
-    at = Group([whole], Span(0, 1), Span(0, 1)).linearize(random(whole.model_spec, 0))
-    assert at.__sizeof__() >= 8 * 9 * GRID.size
+    group = Group([whole], Span(0, 1), Span(0, 1))
+    for each in (group, group.linearize(random(whole.model_spec, 0))):
+        assert 8 * 9 * GRID.size <= each.__sizeof__() < 10 * 9 * GRID.size
 
 
 def test_rows_are_given_once() -> None:
@@ -113,6 +117,37 @@ def test_rows_are_given_once() -> None:
         Blockwise(halves, [np.array([0, 1]), np.array([2, 3, 4])])
 
 
-@pytest.mark.parametrize(("count", "size", "expected"), [(10, 4.0, [5, 5]), (10, 100.0, [10]), (3, 0.1, [1, 1, 1]), (1, 5.0, [1])])
-def test_blocks_are_even(count: int, size: float, expected: list[int]) -> None:
-    assert [block.size for block in cut(count, size)] == expected
+def test_blocks_of_eight_stations_are_slices_of_a_kernel() -> None:
+    """And no copies: a kernel may be as large as memory allows."""
+    whole = prism(40)
+    address = np.asarray(whole._kernel).ctypes.data
+    for block in cut(40, 16.0, 8):
+        part = np.asarray(whole.subset(block)._kernel)
+        assert part.ctypes.data == address + 8 * GRID.size * int(block[0])
+        np.testing.assert_array_equal(part, np.asarray(whole._kernel)[block])
+
+
+def test_blocks_share_what_triangles_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _, _, model = arrivals()
+    monkeypatch.setattr(traveltime_job, "BLOCK", 1.0)
+    part = traveltime_job.in_blocks(dataclasses.replace(whole, assembled=2e4), None)
+    assert isinstance(part, Blockwise) and [block.assembled for block in part.blocks] == [4e3] * 5
+    at, w = part.linearize(model), random(part.data_spec, 1)
+    held_before = held(at)
+    at.jvp(random(whole.model_spec, 0))
+    few = held(at) - held_before
+    assert few < 2e4
+    roomy = traveltime_job.in_blocks(whole, None).linearize(model)
+    roomy.jvp(random(whole.model_spec, 0))
+    assert held(roomy) - held_before > 5e4, "triangles of all shots, which numba made"
+    np.testing.assert_array_equal(at.vjp(w), roomy.vjp(w))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "multiple", "expected"),
+    [(10, 4.0, 1, [5, 5]), (10, 100.0, 1, [10]), (3, 0.1, 1, [1, 1, 1]), (1, 5.0, 1, [1]), (21, 5.0, 8, [8, 8, 5]), (7, 1.0, 8, [7])],
+)
+def test_blocks_are_even(count: int, size: float, multiple: int, expected: list[int]) -> None:
+    blocks = cut(count, size, multiple)
+    assert [block.size for block in blocks] == expected
+    np.testing.assert_array_equal(np.concatenate(blocks), np.arange(count))

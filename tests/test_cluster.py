@@ -58,10 +58,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def connection() -> Iterator[Cluster]:
     with connected(2) as made:
         assert made is not None and made.threads == 2
         yield made
+
+
+@pytest.fixture
+def cluster(connection: Cluster) -> Cluster:
+    """With both of its workers: those that were killed come again."""
+    connection._client.wait_for_workers(2, timeout=60)
+    return connection
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -183,20 +190,21 @@ def inverted(folder: Path, name: str, cluster: Cluster | None, report: Callable[
 @pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize("name", GAUSS_NEWTON)
 def test_gauss_newton_gives_the_same_bits_on_workers(folder: Path, name: str, cluster: Cluster) -> None:
-    """Of travel times one of the workers is killed after the first iteration: what it held is made anew."""
+    """Workers are killed after the first iteration, and in the midst of the products of the second: what they held is made anew."""
     killed: list[int] = []
 
     def kill(iterate: inversion.Iterate) -> None:
-        if iterate.iteration == 1 and name == "picks":
+        if iterate.iteration == 1 and name != "poisson":
             killed.extend(cluster._client.run(os.getpid).values())
             os.kill(killed[0], signal.SIGKILL)
+            threading.Timer(0.2, os.kill, (killed[1], signal.SIGKILL)).start()
 
     _, alone = inverted(folder, name, None)
     operator, spread = inverted(folder, name, cluster, kill)
     while isinstance(operator, Chain):
         operator = operator.outer
     assert isinstance(operator, Blockwise) and operator.cluster is cluster and len(operator.blocks) > 2
-    assert len(alone) == len(spread) == 4 and len(killed) == (2 if name == "picks" else 0)
+    assert len(alone) == len(spread) == 4 and len(killed) == (0 if name == "poisson" else 2)
     for one, other in zip(alone, spread, strict=True):
         np.testing.assert_array_equal(one.model, other.model)
         np.testing.assert_array_equal(one.predicted, other.predicted)
@@ -221,13 +229,34 @@ def test_there_is_no_waiting_for_workers_that_do_not_come(monkeypatch: pytest.Mo
     with connected(1) as alone:
         assert alone is not None
         alone._client.retire_workers(list(alone._client.nthreads()), close_workers=True)
-        with pytest.raises(ConnectionError, match="The workers of the cluster were lost: none has come for 1 s"):
+        with pytest.raises(ConnectionError, match="The workers of the cluster were lost: for 1 s none has been there that takes on work"):
             list(alone.in_turn(pow, (2,), [1, 2]))
 
 
-def test_surveys_of_fewer_blocks_than_workers_are_told(folder: Path, cluster: Cluster) -> None:
-    with pytest.warns(UserWarning, match="1 of 2 workers has something to do: the survey is one of 1 block"):
-        inverted(folder, "picks", cluster)
+def test_paused_workers_are_none(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cluster._running()
+    monkeypatch.setattr(cluster._client, "scheduler_info", lambda n_workers: {"workers": {"a": {"status": "paused"}}})
+    assert not cluster._running()
+
+
+def test_groups_are_formed_anew_where_workers_come_or_go(folder: Path, cluster: Cluster, in_small_blocks: None) -> None:
+    operator, iterates = inverted(folder, "prism", cluster)
+    (spread,) = operator._spreads.values()
+    assert len(spread._groups) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cluster, "threads", 1)
+        np.testing.assert_array_equal(operator.forward(iterates[-1].model), iterates[-1].predicted)
+    (spread,) = operator._spreads.values()
+    assert len(spread._groups) == 1
+
+
+def test_small_surveys_stay_in_this_process(folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match="the survey is too small to be spread over workers: it is computed in this process"):
+        assert not isinstance(inverted(folder, "prism", cluster)[0], Blockwise)
+    monkeypatch.setattr(gravity_job, "KERNEL", 6000.0)
+    monkeypatch.setattr(Cluster, "threads", 8)
+    with pytest.warns(UserWarning, match=r"2 of 8 workers have something to do: the survey is one of 2 blocks\. Ask for fewer workers"):
+        inverted(folder, "prism", cluster)
 
 
 def test_from_the_command_line(folder: Path, command_line: Callable[..., tuple[int, list[str], list[str]]], monkeypatch: pytest.MonkeyPatch) -> None:

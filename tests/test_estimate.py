@@ -11,8 +11,9 @@ import tensorflow as tf
 from geoinv import estimate
 from geoinv.config import GaussNewton, dump_toml, parse
 from geoinv.datasets import netcdf, synthetic, synthetic_picks
-from geoinv.estimate import Estimate, held, told
+from geoinv.estimate import Estimate, told
 from geoinv.gravity import estimate as gravity_estimate
+from geoinv.memory import held
 from geoinv.operators.gravity.prism import GravityPrism
 from geoinv.traveltime import estimate as traveltime_estimate
 from geoinv.waveform import estimate as waveform_estimate

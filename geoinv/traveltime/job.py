@@ -1,5 +1,6 @@
 """The travel-time job: from a config to a directory of results."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -144,7 +145,8 @@ def in_blocks(arrivals: "Arrivals", cluster: "Cluster | None") -> "ForwardOperat
     from ..blockwise import blockwise, cut
 
     shots = cut(len(arrivals.ways), BLOCK / arrivals.medium.size)
-    return blockwise(arrivals, shots, [np.concatenate([arrivals.ways[shot].picks for shot in each]) for each in shots], cluster)
+    share = dataclasses.replace(arrivals, assembled=arrivals.assembled / len(shots))
+    return blockwise(share, shots, [np.concatenate([arrivals.ways[shot].picks for shot in each]) for each in shots], cluster)
 
 
 def build_problem(config: TravelTimeConfig, inputs: Inputs, cluster: "Cluster | None" = None) -> "Problem":

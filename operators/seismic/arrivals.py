@@ -1,5 +1,6 @@
 """The two halves of `Eikonal`: what the slowness of cells makes of nodes, and the times that it makes of that of nodes, shot by shot."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from .. import checks
 from ..forward import ForwardOperator, Linearization
-from .fronts import Fronts, Ways
+from .fronts import ASSEMBLED, Fronts, Ways
 from .marching import Front
 from .nodes import Medium, Nodes
 
@@ -71,12 +72,14 @@ class Arrivals(ForwardOperator):
         ways: Of each shot.
         count: Of picks.
         second: Whether differences are of second order where they can be.
+        assembled: Bytes that the triangles for products may take; beyond that they are assembled again for each.
     """
 
     medium: Medium
     ways: Sequence[Ways]
     count: int
     second: bool = True
+    assembled: float = ASSEMBLED
 
     xla = False
     twice_differentiable = False
@@ -117,11 +120,11 @@ class Arrivals(ForwardOperator):
         chosen = [self.ways[shot] for shot in checks.units(units, len(self.ways))]
         ends = np.cumsum([each.picks.size for each in chosen])
         ways = [each._replace(picks=np.arange(end - each.picks.size, end)) for each, end in zip(chosen, ends, strict=True)]
-        return Arrivals(self.medium, ways, int(ends[-1]), self.second)
+        return dataclasses.replace(self, ways=ways, count=int(ends[-1]))
 
     def marched(self, slowness: np.ndarray) -> Fronts:
         """What marches leave."""
-        return Fronts.marched(self.medium, self.ways, self.count, slowness, second=self.second)
+        return Fronts.marched(self.medium, self.ways, self.count, slowness, second=self.second, assembled=self.assembled)
 
     def _reached(self, fronts: Fronts) -> np.ndarray:
         times = fronts.times
@@ -142,7 +145,7 @@ class Arrivals(ForwardOperator):
 
     def _held(self, slowness: np.ndarray, *arrays: np.ndarray) -> Fronts:
         fronts = [Front(tau, order[:count], code) for tau, order, code, count in zip(*arrays, strict=True)]
-        return Fronts(self.medium, self.ways, self.count, slowness, fronts)
+        return Fronts(self.medium, self.ways, self.count, slowness, fronts, self.assembled)
 
 
 def on_host(function: Callable[..., list[np.ndarray]], inputs: list[tf.Tensor], specs: list[tf.TensorSpec]) -> list[tf.Tensor]:

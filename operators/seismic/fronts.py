@@ -62,6 +62,7 @@ class Fronts:
         picks: How many there are.
         slowness: Of nodes, s/m.
         fronts: One for each of the ways.
+        assembled: Bytes that triangles may take.
     """
 
     medium: Medium
@@ -69,9 +70,12 @@ class Fronts:
     picks: int
     slowness: np.ndarray
     fronts: Sequence[Front]
+    assembled: float = ASSEMBLED
 
     @classmethod
-    def marched(cls, medium: Medium, ways: Sequence[Ways], picks: int, slowness: np.ndarray, *, second: bool) -> "Fronts":
+    def marched(
+        cls, medium: Medium, ways: Sequence[Ways], picks: int, slowness: np.ndarray, *, second: bool, assembled: float = ASSEMBLED
+    ) -> "Fronts":
         """Times from all sources, on as many threads as there are cores."""
 
         def one(of: Ways) -> Front:
@@ -80,7 +84,7 @@ class Fronts:
             reached = marching.march(slowness, medium.outside, medium.links, medium.mesh, shot, second, tau, order, code)
             return Front(tau, order[:reached], code)
 
-        return cls(medium, ways, picks, slowness, list(_side_by_side(one, ways)))
+        return cls(medium, ways, picks, slowness, list(_side_by_side(one, ways)), assembled)
 
     @property
     def times(self) -> np.ndarray:
@@ -161,7 +165,7 @@ class Fronts:
         of, front = self.ways[number], self.fronts[number]
         rows, rank = marching.rows(self.slowness, self.medium.mesh, of.shot(self.slowness), front)
         found = Triangle(rows, rank[of.nodes])
-        if len(self.ways) * sum(each.nbytes for each in (*rows, found.seats)) <= ASSEMBLED:
+        if len(self.ways) * sum(each.nbytes for each in (*rows, found.seats)) <= self.assembled:
             self._triangles[number] = found
         return found
 
