@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -12,9 +13,26 @@ import tensorflow as tf
 Result = TypeVar("Result")
 
 
+#: What `at_most` allows now.
+_LIMITS: list[int] = []
+
+
 def cores() -> int:
-    """How many parts run side by side: the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many parts run side by side: the cores that this process may use, or fewer where `at_most` says so."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, *_LIMITS) if _LIMITS else there
+
+
+@contextmanager
+def at_most(count: int | None) -> Iterator[None]:
+    """No more parts side by side meanwhile, in any thread, where a number is given: each part holds what it needs."""
+    limits = [] if count is None else [count]
+    _LIMITS.extend(limits)
+    try:
+        yield
+    finally:
+        for limit in limits:
+            _LIMITS.remove(limit)
 
 
 def each(function: Callable[[int], Result], count: int) -> list[Result]:

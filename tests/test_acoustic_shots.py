@@ -11,7 +11,7 @@ from waves import Case
 
 from geoinv.operators import AcousticWave, Acquisition, Grid, testing
 from geoinv.operators.forward import Linearization
-from geoinv.operators.parallel import cores
+from geoinv.operators.parallel import at_most, cores
 from geoinv.operators.seismic import Absorbing, wavelets
 from geoinv.operators.sensitivity import Checkpointed, Every, StoreAll
 
@@ -304,3 +304,14 @@ def test_no_cotangent_is_an_error_of_one_line() -> None:
         wave.linearize(waves.model_of(wave)).vjp(None)
     with pytest.raises(ValueError, match=r"^Invalid 'cotangent of shot 0' None: must be of shape"):
         list(wave.shot_gradients(waves.model_of(wave), lambda shot, data: None))
+
+
+def test_no_more_parts_run_side_by_side_than_is_said() -> None:
+    before = cores()
+    with at_most(3), at_most(1):
+        assert cores() == 1
+        with at_most(None):
+            assert cores() == 1
+    with pytest.raises(KeyError), at_most(1):
+        raise KeyError
+    assert cores() == before

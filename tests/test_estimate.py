@@ -10,13 +10,17 @@ import tensorflow as tf
 
 from geoinv import estimate
 from geoinv.config import GaussNewton, dump_toml, parse
-from geoinv.datasets import netcdf, synthetic, synthetic_picks
+from geoinv.datasets import netcdf, shots, synthetic, synthetic_picks
 from geoinv.estimate import Estimate, told
 from geoinv.gravity import estimate as gravity_estimate
 from geoinv.memory import held
 from geoinv.operators.gravity.prism import GravityPrism
+from geoinv.operators.sensitivity.strategy import Checkpointed
 from geoinv.traveltime import estimate as traveltime_estimate
 from geoinv.waveform import estimate as waveform_estimate
+from geoinv.waveform import inputs as waveform_inputs
+from geoinv.waveform.bands import Setup, bands
+from geoinv.waveform.waves import build_operator, changed
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
 WAVEFORM = {
@@ -98,6 +102,26 @@ def test_a_budget_decides_what_waves_keep(folder: Path) -> None:
     tight = estimate.resident() + second.memory["filtered data"] + second.memory["model vectors"] + 1e9
     for each in waveform_estimate.estimates(config, tight):  # type: ignore[arg-type]
         assert 0 < each.options["propagator.snapshot_memory"] < 1.0 and each.peak <= tight
+
+
+def test_a_tight_budget_has_fewer_shots_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even the fewest checkpoints of all that could run fit."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    config = parse(WAVEFORM | {"bands": {"lowpass": [4.0]}}, folder=folder)
+    (first,) = waveform_estimate.estimates(config, None)  # type: ignore[arg-type]
+    single = config.model_copy(update={"propagator": config.propagator.model_copy(update={"shots_at_a_time": 1})})  # type: ignore[union-attr]
+    (alone,) = waveform_estimate.estimates(single, None)  # type: ignore[arg-type]
+    assert "2 at a time" in first.notes[0] and "1 at a time" in alone.notes[0]
+    assert alone.memory["snapshots"] == first.memory["snapshots"] / 2 and alone.memory["wavefields"] < first.memory["wavefields"]
+    inputs = waveform_inputs.load(config)  # type: ignore[arg-type]
+    (band,) = bands(config, shots.dt(inputs.survey))  # type: ignore[arg-type]
+    setup = Setup.of(config, inputs, band)  # type: ignore[arg-type]
+    wave = build_operator(config, inputs, setup.averaging.coarse, setup.wavelet, setup.filter.interval)  # type: ignore[arg-type]
+    fewest = changed(wave, differentiation=Checkpointed(2)).memory_estimate(2)
+    chosen, running, options = waveform_estimate._fitting(config, band, wave, 0.9e-9 * (fewest.kept + fewest.running))  # type: ignore[arg-type]
+    assert running == options["propagator.shots_at_a_time"] == 1 and "Checkpointed" in str(chosen.differentiation)
+    _, running, options = waveform_estimate._fitting(config, band, wave, 1.0)  # type: ignore[arg-type]
+    assert running == 2 and "propagator.shots_at_a_time" not in options
 
 
 def test_from_the_command_line(folder: Path, command_line: Run) -> None:

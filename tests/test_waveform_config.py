@@ -182,7 +182,7 @@ class FakeJob(types.ModuleType):
     def check(self, config: WaveformConfig) -> list[str]:
         return [f"{config.kind}: order {config.propagator.order}"]
 
-    def invert(self, config: WaveformConfig, output: Path, *, overwrite: bool, console: Console) -> dict[str, Any]:
+    def invert(self, config: WaveformConfig, output: Path, *, overwrite: bool, console: Console, cluster: None) -> dict[str, Any]:
         self.called = (config, output, overwrite)
         return {"status": "converged", "reason": "enough", "iterations": 3, "chi2": 0.99, "rms": 0.1, "rms_unit": "Pa"}
 

@@ -180,6 +180,9 @@ class Propagator(Section):
         None, "How far beyond its sources and receivers a shot propagates, m: in a window of its own; in the whole grid if off.", example=2000.0
     )
     snapshot_memory: Positive = option(2.0, "Memory that gradients may take, GB; where snapshots need more they are computed again from checkpoints.")
+    shots_at_a_time: Count | None = option(
+        None, "Shots whose waves are computed side by side, each with memory of its own; one on each core if off.", example=1
+    )
 
 
 class Bands(Section):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from geoinv.datasets import shots
-from geoinv.operators.parallel import cores
+from geoinv.operators.parallel import at_most, cores
 from geoinv.operators.seismic import AcousticWave
 from geoinv.operators.sensitivity.timing import measured
 
@@ -34,7 +34,7 @@ def estimates(config: WaveformConfig, budget: float | None) -> list[estimate.Est
         ValueError: Anything wrong with the config or its data.
     """
     inputs = load(config)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), at_most(config.propagator.shots_at_a_time):
         warnings.simplefilter("ignore", UserWarning)
         return list(_estimates(config, inputs, budget))
 
@@ -52,22 +52,36 @@ def _estimates(config: WaveformConfig, inputs: Inputs, budget: float | None) -> 
 def _of_band(
     config: WaveformConfig, band: Band, wave: AcousticWave, gathers: float, vectors: float, budget: float | None
 ) -> estimate.Estimate:  # fmt: skip
-    running, options = min(cores(), wave.acquisition.shots), {}
-    chosen = _chosen(config, band, wave)
+    chosen, options = _chosen(config, band, wave), dict[str, float]()
+    running = min(cores(), wave.acquisition.shots)
     duration = -(-wave.acquisition.shots // running) * _round(chosen, running)
     # Programs that were compiled for the short runs are as large as those of the long ones, and stay.
     memory = {"process, programs and data": estimate.resident(), "filtered data": gathers, "model vectors": vectors}
     if budget is not None:
         allowed = max(0.01, round((budget - sum(memory.values())) / 1e9 - 0.005, 2))
         if allowed < config.propagator.snapshot_memory:
-            propagator = config.propagator.model_copy(update={"snapshot_memory": allowed})
-            chosen, options = _chosen(config.model_copy(update={"propagator": propagator}), band, wave), {"propagator.snapshot_memory": allowed}
+            chosen, running, options = _fitting(config, band, wave, allowed)
+            duration *= min(cores(), wave.acquisition.shots) / running
     taken = chosen.memory_estimate(running)
     memory |= {"snapshots": float(taken.kept), "wavefields": float(taken.running)}
     frequencies = "all frequencies" if band.top is None else f"up to {band.top:g} Hz"
     cells = " x ".join(map(str, wave.grid.shape))
     note = f"{wave.acquisition.shots} shots, {running} at a time, {cells} cells, gradients with {chosen.differentiation}"
     return estimate.Estimate(f"band {band.number} ({frequencies})", memory, duration, [note], options)
+
+
+def _fitting(config: WaveformConfig, band: Band, wave: AcousticWave, allowed: float) -> tuple[AcousticWave, int, dict[str, float]]:
+    """What fits in so many GB, or comes nearest: checkpoints for as many shots as run side by side, else fewer shots; and how to ask for it."""
+    propagator = config.propagator.model_copy(update={"snapshot_memory": allowed})
+    given, most = config.model_copy(update={"propagator": propagator}), min(cores(), wave.acquisition.shots)
+    for running in range(most, 0, -1):
+        with at_most(running):
+            chosen = _chosen(given, band, wave)
+        taken = chosen.memory_estimate(running)
+        if taken.kept + taken.running <= 1e9 * allowed:
+            break
+    fewer = {"propagator.shots_at_a_time": running} if running < most else {}
+    return chosen, running, {"propagator.snapshot_memory": allowed, **fewer}
 
 
 def _chosen(config: WaveformConfig, band: Band, wave: AcousticWave) -> AcousticWave:

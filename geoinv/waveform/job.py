@@ -84,8 +84,11 @@ def invert(
 
     for text in check_lines(inputs):
         _say(console, text)
-    outcome = _run(config, inputs, output, console, checkpoint, cluster)
-    with progress(console, "prediction"), warnings.catch_warnings():
+    from geoinv.operators.parallel import at_most
+
+    with at_most(config.propagator.shots_at_a_time):
+        outcome = _run(config, inputs, output, console, checkpoint, cluster)
+    with progress(console, "prediction"), warnings.catch_warnings(), at_most(config.propagator.shots_at_a_time):
         warnings.simplefilter("ignore", UserWarning)  # of the final model, given when its band ended
         data, start_misfit = _prediction(outcome.last, inputs)
     truth = None if true_velocity is None else sampled(true_velocity[1], true_velocity[0], inputs.grid)

@@ -81,5 +81,5 @@ def snapshots(config: WaveformConfig, wave: AcousticWave, highest: float) -> Str
         if (gigabytes := (size.kept + size.running) / 1e9) <= options.snapshot_memory:
             return plan
     text = f"gradients take {gigabytes:.2g} GB with {plan}, more than snapshot_memory = {options.snapshot_memory:g} GB"
-    checks.warn(f"{text}; larger cells, or an aperture, would save some")
+    checks.warn(f"{text}; larger cells, an aperture, or fewer shots_at_a_time would save some")
     return plan
