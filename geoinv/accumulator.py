@@ -88,11 +88,16 @@ class _Buffer:
             self.total.scatter_add(tf.IndexedSlices(values, rows))
             return finite(tf.gather(self.total, rows))
         rows, place = tf.unique(rows)
-        values = tf.math.unsorted_segment_sum(values, place, tf.size(rows))
-        total = tf.gather(self.total, rows)
-        part = values - tf.gather(self.lost, rows)
+        return self.renew(rows, tf.math.unsorted_segment_sum(values, place, tf.size(rows)))
+
+    def renew(self, rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """As `scatter`, of rows that do not repeat: read, added to and written whole, faster than adding row by row."""
+        total, part = tf.gather(self.total, rows), tf.cast(values, self.total.dtype)
+        if self.lost is not None:
+            part -= tf.gather(self.lost, rows)
         found = total + part
-        self.lost.scatter_update(tf.IndexedSlices((found - total) - part, rows))
+        if self.lost is not None:
+            self.lost.scatter_update(tf.IndexedSlices((found - total) - part, rows))
         self.total.scatter_update(tf.IndexedSlices(found, rows))
         return finite(found)
 
@@ -114,15 +119,15 @@ class _Buffer:
         values, given, row = window.values, tf.cast(window.start, tf.int64), self._row
         block = tf.shape(values, tf.int64)  # windows of many shapes share a function, in which these are not known
         start = tf.clip_by_value(given, 0, tf.constant(self.shape, tf.int64) - block)
-        first, many = start[-1] // row, (block[-1] + row - 2) // row + 1
+        first, many = start[-1] // row, tf.minimum((block[-1] + row - 2) // row + 1, self._rows)
         lead = start[-1] - first * row
         around = tf.stack([lead, many * row - block[-1] - lead])
         values = tf.pad(values, tf.concat([tf.zeros([len(self.shape) - 1, 2], tf.int64), around[tf.newaxis]], axis=0))
         at = tf.zeros([1], tf.int64)
         for axis, size in enumerate(self.shape[:-1]):
             at = tf.reshape(at[:, tf.newaxis] * size + start[axis] + tf.range(block[axis]), [-1])
-        # The last row may begin beyond the end of the axis: it holds zeros then, and goes to any row.
-        inside = tf.minimum(first + tf.range(many), self._rows - 1)
+        # The last row may begin beyond the end of the axis: it holds zeros then, and goes to the first one, which has none of the window.
+        inside = (first + tf.range(many)) % self._rows
         return tf.reshape(at[:, tf.newaxis] * self._rows + inside, [-1]), tf.reshape(values, [-1, row]), tf.reduce_all(given == start)
 
     def value(self) -> tf.Tensor:
@@ -240,8 +245,9 @@ class GradientAccumulator:
         for buffer, gradient in zip(self._buffers, gradients, strict=True):
             if isinstance(gradient, tf.IndexedSlices | Window):
                 tf.cond(first, buffer.clear, lambda: True)
-                rows, values, inside = buffer.of_slices(gradient) if isinstance(gradient, tf.IndexedSlices) else buffer.of_window(gradient)
-                found.append(buffer.scatter(rows, values) & inside)
+                slices = isinstance(gradient, tf.IndexedSlices)
+                rows, values, inside = buffer.of_slices(gradient) if slices else buffer.of_window(gradient)
+                found.append((buffer.scatter if slices else buffer.renew)(rows, values) & inside)
             else:
                 found.append(buffer.add(gradient, first))
         self._count.assign_add(1)
@@ -378,14 +384,10 @@ class GradientAccumulator:
         bad = np.flatnonzero(self._spoiled.numpy()) if self._check else np.empty(0)
         if not bad.size:
             return
-        number, of, whose = (
-            int(bad[0]),
-            f"batch {self.count - 1 if batch is None else batch!r}",
-            "that is not finite, whose sum overflows, or that is not inside,",
-        )
+        number, of = int(bad[0]), f"batch {self.count - 1 if batch is None else batch!r}"
+        whose = "that is not finite, whose sum overflows, or that is not inside,"
         if gradients is not None:
-            given = gradients[number]
-            whole = bool(finite(given.values if isinstance(given, tf.IndexedSlices | Window) else given))
+            whole = bool(finite(getattr(gradients[number], "values", gradients[number])))
             whose = "whose sum overflows" if whole else "that is not finite"
         advice = "The variables are as they were. Where sums overflow, sum in float64 or scale the loss."
         raise NotFiniteError(str(checks.invalid(f"gradient of {self._name(number)}", f"{whose} in {of}", "finite", advice)))

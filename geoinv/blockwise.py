@@ -245,15 +245,15 @@ class Blockwise(ForwardOperator):
             return Group(self.blocks, self._whole, self._whole)
         if not tf.executing_eagerly():
             raise checks.invalid("cluster", "in a graph", "asked in eager mode", "Leave tf.function out.")
-        count = min(len(self.blocks), self.cluster.threads)
-        if count not in self._spreads:  # workers have come or gone
+        places = self.cluster.places
+        if places not in self._spreads:  # workers have come or gone
             self._spreads.clear()
-            self._spreads[count] = Spread(self.blocks, self.cluster, count)
-        return self._spreads[count]
+            self._spreads[places] = Spread(self.blocks, self.cluster, max(1, min(len(self.blocks), len(places))))
+        return self._spreads[places]
 
     @functools.cached_property
-    def _spreads(self) -> dict[int, Spread]:
-        """The one in use, by its number of groups."""
+    def _spreads(self) -> dict[tuple[str, ...], Spread]:
+        """The one in use, by the workers that it was made for."""
         return {}
 
 
@@ -270,9 +270,7 @@ def blockwise(operator: ForwardOperator, units: Sequence[np.ndarray], rows: Sequ
         checks.warn("the survey is too small to be spread over workers: it is computed in this process")
         cluster = None
     if cluster is not None and len(units) < cluster.threads:
-        checks.warn(
-            f"{len(units)} of {cluster.threads} workers have something to do: the survey is one of {len(units)} blocks. Ask for fewer workers"
-        )
+        checks.warn(f"workers have something to do on {len(units)} of {cluster.threads} threads: the survey is one of {len(units)} blocks")
     blocks = [operator.subset(block) for block in units]
     alone = cluster is None and len(blocks) == 1 and np.array_equal(rows[0], np.arange(rows[0].size))
     return blocks[0] if alone else Blockwise(blocks, rows, cluster)

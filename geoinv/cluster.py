@@ -41,7 +41,15 @@ class Cluster:
     @property
     def threads(self) -> int:
         """How many parts run at a time; 1 while there is no worker."""
-        return max(1, sum(self._client.nthreads().values()))
+        with _losses():
+            return max(1, sum(self._client.nthreads().values()))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The address of a worker for each of its threads, of those that take on work: they pause where they have no memory left."""
+        with _losses():
+            there = self._client.scheduler_info(n_workers=-1)["workers"]
+        return tuple(sorted(address for address, each in there.items() if each["status"] == "running" for _ in range(each["nthreads"])))
 
     def in_turn(self, function: Callable[..., Result], shared: Sequence[Any], parts: Sequence[Any]) -> Iterator[Result]:
         """``function(*shared, part)`` of every part, in order: a few more than there are threads are asked for at a time.
@@ -79,7 +87,7 @@ class Cluster:
         """
         import dask
 
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # an operator is one argument, and large
+        with _losses(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # an operator is one argument, and large
             return self._client.submit(function, *arguments, pure=False)
 
     def results(self, futures: "Sequence[Future[Any]]") -> list[Any]:
@@ -89,14 +97,9 @@ class Cluster:
             Exception: What a function raised.
             ConnectionError: As `in_turn`.
         """
-        from distributed import KilledWorker
-        from distributed.comm import CommClosedError
-
-        try:
+        with _losses():
             self._wait(futures)
             return self._client.gather(list(futures))
-        except (KilledWorker, CancelledError, CommClosedError) as error:
-            raise _lost(error) from None
 
     def _wait(self, futures: "Sequence[Future[Any]]") -> None:
         """Until they are there; not for ever where all workers have left: Dask would."""
@@ -106,14 +109,10 @@ class Cluster:
                 rest[0].exception(timeout=POLL)
                 rest.popleft()
             except TimeoutError:
-                there, now = self._running(), time.monotonic()
+                there, now = bool(self.places), time.monotonic()
                 deadline = float("inf") if there else min(deadline, now + PATIENCE)
                 if now > deadline:
                     raise _lost(f"for {PATIENCE} s none has been there that takes on work") from None
-
-    def _running(self) -> bool:
-        """Whether any worker takes on work: those that have no memory left pause."""
-        return any(each["status"] == "running" for each in self._client.scheduler_info(n_workers=-1)["workers"].values())
 
     def _kept(self, value: Any) -> Any:
         """An argument on the workers: the result of a task, not scattered, for it is made anew where the worker that holds it is lost."""
@@ -132,6 +131,18 @@ class Cluster:
 def same(value: Any) -> Any:
     """The argument: submitted, it is on a worker."""
     return value
+
+
+@contextmanager
+def _losses() -> Iterator[None]:
+    """One line for workers that are lost again and again, or the scheduler."""
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except (KilledWorker, CancelledError, CommClosedError) as error:
+        raise _lost(error) from None
 
 
 def _lost(reason: object) -> ConnectionError:

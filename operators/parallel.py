@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import tensorflow as tf
 
+from . import checks
+
 Result = TypeVar("Result")
 
 
@@ -20,13 +22,13 @@ _LIMITS: list[int] = []
 def cores() -> int:
     """How many parts run side by side: the cores that this process may use, or fewer where `at_most` says so."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(there, *_LIMITS) if _LIMITS else there
+    return min([there, *_LIMITS])
 
 
 @contextmanager
 def at_most(count: int | None) -> Iterator[None]:
     """No more parts side by side meanwhile, in any thread, where a number is given: each part holds what it needs."""
-    limits = [] if count is None else [count]
+    limits = [] if count is None else [checks.count("count", count)]
     _LIMITS.extend(limits)
     try:
         yield

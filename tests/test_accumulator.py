@@ -75,6 +75,16 @@ def test_parts_of_a_variable(shape: tuple[int, ...], precision: Any, kind: str) 
     np.testing.assert_allclose(made.sum()[0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [1, 33, 64, 270, 290, 300])
+def test_windows_begin_and_end_anywhere_in_rows(length: int) -> None:
+    """Rows of a long axis are read, added to and written whole: none twice, whatever the window's place among them."""
+    made, expected = GradientAccumulator([tf.Variable(tf.zeros([2, 300]))]), np.zeros((2, 300), np.float32)
+    for start in range(300 - length + 1):
+        made.add([Window(np.full((1, length), start + 1, np.float32), (start % 2, start))])
+        expected[start % 2, start : start + length] += start + 1
+    np.testing.assert_array_equal(made.sum()[0], expected)
+
+
 def test_a_part_comes_first_after_a_reset() -> None:
     (variable,) = variables([(40, 300)])
     made = GradientAccumulator([variable])

@@ -17,22 +17,23 @@ from geoinv.operators.testing import dot_test, jvp_vjp_check, mode_test, random,
 from geoinv.traveltime import job as traveltime_job
 
 GRID = Grid.uniform((4, 5, 6), (50.0, 60.0, 70.0), (-200.0, 0.0, 0.0))
-RNG = np.random.default_rng(3)
 
 
 def prism(count: int = 9) -> GravityPrism:
-    return GravityPrism(GRID, {"upward": RNG.uniform(1, 20, count), "northing": RNG.uniform(0, 300, count), "easting": RNG.uniform(0, 420, count)})
+    drawn = np.random.default_rng(3).uniform(0, 1, (3, count))
+    return GravityPrism(GRID, {"upward": 1 + 20 * drawn[0], "northing": 300 * drawn[1], "easting": 420 * drawn[2]})
 
 
 def arrivals() -> tuple[Arrivals, list[np.ndarray], list[np.ndarray], tf.Tensor]:
     """Of shots whose picks are mixed, their blocks, and the slowness of nodes."""
+    drawn = np.random.default_rng(3)
     shots = np.array([2, 0, 1, 4, 3, 0, 2, 1, 4, 3, 0])
     places = np.stack([np.full(5, -1.0), np.linspace(20, 280, 5), np.linspace(400, 30, 5)], axis=1)
-    receivers = np.stack([np.full(11, -190.0), RNG.uniform(0, 300, 11), RNG.uniform(0, 420, 11)], axis=1)
+    receivers = np.stack([np.full(11, -190.0), drawn.uniform(0, 300, 11), drawn.uniform(0, 420, 11)], axis=1)
     operator = Eikonal(GRID, places, receivers, shots)
     units = [np.array([0, 1]), np.array([2]), np.array([3, 4])]
     rows = [np.concatenate([operator.arrivals.ways[shot].picks for shot in block]) for block in units]
-    return operator.arrivals, units, rows, operator.of_nodes.forward(tf.constant(RNG.uniform(4e-4, 6e-4, GRID.shape)))
+    return operator.arrivals, units, rows, operator.of_nodes.forward(tf.constant(drawn.uniform(4e-4, 6e-4, GRID.shape)))
 
 
 def test_blocks_are_the_operator() -> None:

@@ -124,7 +124,7 @@ def in_blocks(config: GravityConfig, inputs: Inputs, operator: "ForwardOperator"
     from ..blockwise import blockwise, cut
 
     cells = inputs.grid.size
-    # Eight rows of a kernel of numbers in double precision end at a multiple of 64 bytes: blocks of them are slices of it, and no copies.
+    # Eight rows of a kernel in double precision end at a multiple of 64 bytes: where nothing is held out, blocks are slices of it, and no copies.
     prisms = config.operator.kind == "prism"
     blocks = cut(inputs.fitted.size, KERNEL / cells, 8) if prisms else cut(inputs.fitted.size, max(STATIONS, cells / CELLS))
     return blockwise(operator, [inputs.fitted[each] for each in blocks], blocks, cluster)

@@ -181,7 +181,7 @@ class Propagator(Section):
     )
     snapshot_memory: Positive = option(2.0, "Memory that gradients may take, GB; where snapshots need more they are computed again from checkpoints.")
     shots_at_a_time: Count | None = option(
-        None, "Shots whose waves are computed side by side, each with memory of its own; one on each core if off.", example=1
+        None, "Shots that an inversion computes side by side in a process, each with memory of its own; one on each core if off.", example=1
     )
 
 

@@ -54,14 +54,15 @@ def _of_band(
 ) -> estimate.Estimate:  # fmt: skip
     chosen, options = _chosen(config, band, wave), dict[str, float]()
     running = min(cores(), wave.acquisition.shots)
-    duration = -(-wave.acquisition.shots // running) * _round(chosen, running)
+    seconds = _round(chosen, running)
     # Programs that were compiled for the short runs are as large as those of the long ones, and stay.
     memory = {"process, programs and data": estimate.resident(), "filtered data": gathers, "model vectors": vectors}
-    if budget is not None:
-        allowed = max(0.01, round((budget - sum(memory.values())) / 1e9 - 0.005, 2))
-        if allowed < config.propagator.snapshot_memory:
-            chosen, running, options = _fitting(config, band, wave, allowed)
-            duration *= min(cores(), wave.acquisition.shots) / running
+    allowed = float("inf") if budget is None else max(0.01, round((budget - sum(memory.values())) / 1e9 - 0.005, 2))
+    if allowed < config.propagator.snapshot_memory or _taken(chosen, running) > 1e9 * allowed:
+        chosen, running, options = _fitting(config, band, wave, min(allowed, config.propagator.snapshot_memory))
+        with at_most(running):
+            seconds = _round(chosen, running)
+    duration = -(-wave.acquisition.shots // running) * seconds
     taken = chosen.memory_estimate(running)
     memory |= {"snapshots": float(taken.kept), "wavefields": float(taken.running)}
     frequencies = "all frequencies" if band.top is None else f"up to {band.top:g} Hz"
@@ -77,11 +78,16 @@ def _fitting(config: WaveformConfig, band: Band, wave: AcousticWave, allowed: fl
     for running in range(most, 0, -1):
         with at_most(running):
             chosen = _chosen(given, band, wave)
-        taken = chosen.memory_estimate(running)
-        if taken.kept + taken.running <= 1e9 * allowed:
+        if _taken(chosen, running) <= 1e9 * allowed:
             break
     fewer = {"propagator.shots_at_a_time": running} if running < most else {}
     return chosen, running, {"propagator.snapshot_memory": allowed, **fewer}
+
+
+def _taken(wave: AcousticWave, running: int) -> float:
+    """Bytes."""
+    taken = wave.memory_estimate(running)
+    return float(taken.kept + taken.running)
 
 
 def _chosen(config: WaveformConfig, band: Band, wave: AcousticWave) -> AcousticWave:

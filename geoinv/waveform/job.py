@@ -84,13 +84,7 @@ def invert(
 
     for text in check_lines(inputs):
         _say(console, text)
-    from geoinv.operators.parallel import at_most
-
-    with at_most(config.propagator.shots_at_a_time):
-        outcome = _run(config, inputs, output, console, checkpoint, cluster)
-    with progress(console, "prediction"), warnings.catch_warnings(), at_most(config.propagator.shots_at_a_time):
-        warnings.simplefilter("ignore", UserWarning)  # of the final model, given when its band ended
-        data, start_misfit = _prediction(outcome.last, inputs)
+    outcome, data, start_misfit = _computed(config, inputs, output, console, checkpoint, cluster)
     truth = None if true_velocity is None else sampled(true_velocity[1], true_velocity[0], inputs.grid)
     model = _model(outcome, inputs, truth)
     summary = _summary(config, inputs, outcome, data, model, start_misfit) | {"seconds": time.perf_counter() - began}
@@ -104,6 +98,24 @@ def invert(
         write(output)
     resuming.finish(output, outcome.status)
     return summary
+
+
+def _computed(
+    config: WaveformConfig, inputs: Inputs, output: Path, console: "Console", checkpoint: "Checkpoint | None", cluster: "Cluster | None"
+) -> tuple["Outcome", xarray.Dataset, float]:  # fmt: skip
+    """The inversion, its data, and the misfit of the start model."""
+    from geoinv.operators import checks
+    from geoinv.operators.parallel import at_most
+
+    side_by_side = config.propagator.shots_at_a_time
+    if cluster is not None and side_by_side is not None and cluster.threads > side_by_side:
+        text = f"{cluster.threads} shots run at a time on workers, and not propagator.shots_at_a_time = {side_by_side}"
+        checks.warn(f"{text}: each may take propagator.snapshot_memory / {side_by_side}")
+    with at_most(side_by_side):
+        outcome = _run(config, inputs, output, console, checkpoint, cluster)
+        with progress(console, "prediction"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the final model, given when its band ended
+            return outcome, *_prediction(outcome.last, inputs)
 
 
 def _run(
