@@ -19,7 +19,7 @@ from geoinv.operators import checks
 from geoinv.operators.forward import ForwardOperator, Linearization, Nest
 from geoinv.operators.parallel import each, in_turn
 
-from .cluster import Cluster, same
+from .cluster import Cluster
 from .memory import held
 
 
@@ -139,7 +139,7 @@ class Spread:
         whole, ends = Span(0, len(blocks)), np.linspace(0, len(blocks), count + 1).astype(int).tolist()
         self.cluster, self.spans = cluster, [Span(*pair) for pair in itertools.pairwise(ends)]
         groups = [Group(span.of(blocks), span, whole) for span in self.spans]
-        self._groups = [cluster.submit(same, group) for group in groups]
+        self._groups = cluster.shared_out(groups)
 
     def forward(self, model: Nest) -> list[tf.Tensor]:
         """The data of each block."""

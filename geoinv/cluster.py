@@ -90,6 +90,13 @@ class Cluster:
         with _losses(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # an operator is one argument, and large
             return self._client.submit(function, *arguments, pure=False)
 
+    def shared_out(self, values: Sequence[Any]) -> "list[Future[Any]]":
+        """Values on workers, no more of them on one than on another: at once, so that the scheduler sees where it has put those before."""
+        import dask
+
+        with _losses(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # an operator is one value, and large
+            return list(self._client.map(same, list(values), pure=False))
+
     def results(self, futures: "Sequence[Future[Any]]") -> list[Any]:
         """Of what was submitted, here.
 

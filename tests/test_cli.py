@@ -28,7 +28,7 @@ class FakeJob(types.ModuleType):
         warnings.warn("two stations\nat one point", stacklevel=2)
         return [f"target chi2 {config.inversion.target_chi2}", "961 stations"]
 
-    def invert(self, config: Config, output: Path, overwrite: bool, console: Console) -> dict[str, Any]:
+    def invert(self, config: Config, output: Path, overwrite: bool, console: Console, cluster: None) -> dict[str, Any]:
         self.called = (config, output, overwrite)
         if self.error:
             raise self.error
