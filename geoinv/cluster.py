@@ -67,11 +67,11 @@ class Cluster:
         """
         held = [self._kept(each) for each in shared]
         rest = iter(parts)
-        ahead = deque(self._submitted(function, held, part) for part in islice(rest, AHEAD * self.threads))
+        ahead = deque(self.submit(function, *held, part) for part in islice(rest, AHEAD * self.threads))
         try:
             while ahead:
                 (found,) = self.results([ahead.popleft()])
-                ahead.extend(self._submitted(function, held, part) for part in islice(rest, max(1, AHEAD * self.threads - len(ahead))))
+                ahead.extend(self.submit(function, *held, part) for part in islice(rest, max(1, AHEAD * self.threads - len(ahead))))
                 yield found
         finally:  # where one failed, or nobody asks for more
             self._client.cancel(list(ahead))
@@ -85,16 +85,12 @@ class Cluster:
             function: Of a module that workers have, too.
             arguments: Pickled, or what was submitted before: then the worker that has that is preferred.
         """
-        import dask
-
-        with _losses(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # an operator is one argument, and large
+        with _losses(), _large_arguments():
             return self._client.submit(function, *arguments, pure=False)
 
     def shared_out(self, values: Sequence[Any]) -> "list[Future[Any]]":
         """Values on workers, no more of them on one than on another: at once, so that the scheduler sees where it has put those before."""
-        import dask
-
-        with _losses(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # an operator is one value, and large
+        with _losses(), _large_arguments():
             return list(self._client.map(same, list(values), pure=False))
 
     def results(self, futures: "Sequence[Future[Any]]") -> list[Any]:
@@ -131,9 +127,6 @@ class Cluster:
         self._held.append((value, self.submit(same, value)))
         return self._held[-1][1]
 
-    def _submitted(self, function: Callable[..., Any], held: Sequence[Any], part: Any) -> Any:
-        return self.submit(function, *held, part)
-
 
 def same(value: Any) -> Any:
     """The argument: submitted, it is on a worker."""
@@ -150,6 +143,13 @@ def _losses() -> Iterator[None]:
         yield
     except (KilledWorker, CancelledError, CommClosedError) as error:
         raise _lost(error) from None
+
+
+def _large_arguments() -> Any:
+    """An operator is one argument, and large: Dask would warn of it."""
+    import dask
+
+    return dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
 
 
 def _lost(reason: object) -> ConnectionError:
